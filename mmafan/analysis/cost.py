@@ -1,0 +1,207 @@
+"""Time and peak memory of a training step: without A-FAN, with it, and as its authors schedule it.
+
+All steps are measured in one process and in turn (baseline, A-FAN, published, probe, and again), on
+the same batches and the same weights, with a learning rate of 0 so that they stay the same; numbers
+are medians over the rounds. The *probe* is a baseline step that also notes when the forward leaves
+each tap and when the backward comes back to it: what lies between is the tail, and its part of the
+step is the tail's share tau.
+
+In theory a step with A-FAN costs, in units of a baseline step,
+
+    1 + sum over taps of  p * (N * tau + A * alpha)
+
+with N adversarial passes (the number of strengths, or 1 where each sample draws one), p the fraction
+of the samples that takes part, A the attack passes that the clean backward does not give for nothing
+(``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share of one such
+pass: a forward of the tail and its gradient at the tap, no gradient of weights. Not in the theory:
+the second backward through the tail that a tap with ``losses`` of its own needs in the clean pass.
+"""
+from __future__ import annotations
+
+import copy
+import functools
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable, Dict, List, Mapping, Sequence
+
+import torch
+
+from ..config import AFANConfig, TapConfig
+from ..passes.recording import INPUTS
+from .memory import peak_memory, resident_bytes
+from .published import prepare, published_step, record_head
+from .timing import Clock, TailProbe, time_in_turn
+
+PREFIX = 'AFAN'
+
+
+@dataclass
+class StepCost:
+    """Result of :func:`measure_step_cost`.
+
+    Attributes:
+        seconds: Median seconds of a step: ``baseline``, ``afan`` and, where measured, ``published``.
+        rounds: All measured seconds.
+        tails: For each tap ``share`` (tau), ``attack_share`` (alpha; 0 where no attack pass runs),
+            ``passes`` (N), ``attack_passes`` (A) and ``fraction`` (p).
+        theory: Theoretical cost of the A-FAN step in baseline steps.
+        memory_bytes: Peak memory by name: what the model and its optimizer hold, and the most that
+            the step allocates beside it.
+    """
+    seconds: Dict[str, float]
+    rounds: Dict[str, List[float]]
+    tails: Dict[str, Dict[str, float]]
+    theory: float
+    memory_bytes: Dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ratios(self) -> Dict[str, float]:
+        """Relative costs, each named ``<one>_over_<other>``."""
+        time_, memory = self.seconds, self.memory_bytes
+        ratios = {'afan_over_baseline': time_['afan'] / time_['baseline']}
+        ratios['afan_over_theory'] = ratios['afan_over_baseline'] / self.theory
+        if 'published' in time_:
+            ratios['published_over_baseline'] = time_['published'] / time_['baseline']
+            ratios['published_over_afan'] = time_['published'] / time_['afan']
+        for name in ('afan', 'published'):
+            if name in memory:
+                ratios[f'{name}_memory_over_baseline'] = memory[name] / memory['baseline']
+        return ratios
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Everything as plain numbers."""
+        return {**asdict(self), 'ratios': self.ratios}
+
+
+def theoretical_cost(taps: Mapping[str, TapConfig], tails: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the theoretical cost of an A-FAN step in baseline steps (see the module's text).
+
+    Args:
+        taps: The taps by name; those whose weights are all 0 cost nothing.
+        tails: For each tap ``share`` and, where attack passes run, ``attack_share``.
+
+    Example:
+        >>> tap = TapConfig('backbone.layer1', 0.1, strengths=(0.5, 1.0), num_steps=3)
+        >>> theoretical_cost(dict(a=tap), dict(a=dict(share=0.5, attack_share=0.25)))
+        2.5
+    """
+    return 1 + sum(
+        tap.fraction * (tap.num_passes * tails[name]['share']
+                        + num_attack_passes(tap) * tails[name].get('attack_share', 0.0))
+        for name, tap in taps.items() if tap.active)
+
+
+def num_attack_passes(tap: TapConfig) -> int:
+    """Return how many passes through the tail the attack needs beside the clean one."""
+    if not tap.active or tap.direction != 'gradient':
+        return 0
+    return tap.num_steps - (0 if tap.random_start else 1)
+
+
+def measure_step_cost(cfg: Any,
+                      batches: Sequence[Any],
+                      repeats: int = 9,
+                      warmup: int = 2,
+                      device: Any = 'cpu',
+                      published: bool = True,
+                      memory: bool = True) -> StepCost:
+    """Measure the training step of an A-FAN config beside the same config without A-FAN.
+
+    Args:
+        cfg: A whole config; ``model``, ``data_preprocessor`` and ``optim_wrapper`` are used.
+        batches: Batches of the data loader, used in turn.
+        repeats: Measured rounds.
+        warmup: Rounds before them.
+        device: Where to train.
+        published: Whether to measure the published schedule too (not possible for input taps).
+        memory: Whether to measure peak memory too (one more step of each).
+
+    Raises:
+        ValueError: If the model of the config is not an A-FAN model.
+    """
+    device = torch.device(device)
+    config = AFANConfig.from_dict(baseline_model(cfg)[1])
+    taps = {name: tap for name, tap in config.taps.items() if tap.active}
+    published = published and all(tap.module != INPUTS for tap in taps.values())
+    arms = {'baseline': _Arm(cfg, device, afan=False), 'afan': _Arm(cfg, device, afan=True)}
+    steps: Dict[str, Callable[[Any], Any]] = {k: arm.train_step for k, arm in arms.items()}
+    if published:
+        arm = arms['published'] = _Arm(cfg, device, afan=True)
+        steps['published'] = functools.partial(_published, arm)
+    probe = TailProbe(arms['baseline'].model, {name: tap.module for name, tap in taps.items()},
+                      Clock(device))
+    steps['probe'] = lambda data: probe.run(lambda: arms['baseline'].train_step(data))
+    for name, tap in taps.items():
+        if num_attack_passes(tap):
+            steps[f'attack_{name}'] = _attack_pass(arms['afan'], name, tap, batches[0])
+    rounds = time_in_turn(steps, batches, repeats, warmup, Clock(device))
+    medians = {name: statistics.median(values) for name, values in rounds.items()}
+    tails = {name: dict(share=statistics.median(probe.shares[name][-repeats:]),
+                        attack_share=medians.get(f'attack_{name}', 0.0) / medians['baseline'],
+                        passes=float(tap.num_passes), attack_passes=float(num_attack_passes(tap)),
+                        fraction=tap.fraction) for name, tap in taps.items()}
+    cost = StepCost({name: medians[name] for name in arms}, {n: rounds[n] for n in arms}, tails,
+                    theoretical_cost(taps, tails))
+    if memory:
+        for name, arm in arms.items():
+            peak = peak_memory(functools.partial(steps[name], batches[0]), device)
+            cost.memory_bytes[name] = peak + resident_bytes(arm.model, arm.optim_wrapper.optimizer)
+    return cost
+
+
+def baseline_model(cfg: Any) -> Any:
+    """Return the model config without A-FAN, and its ``afan`` field.
+
+    Raises:
+        ValueError: If the config's model is not ``AFAN<Stock>`` with ``afan=dict(...)``.
+    """
+    model = copy.deepcopy(cfg.model)
+    kind = str(model.get('type'))
+    scope, _, name = kind.rpartition('.')
+    if not name.startswith(PREFIX) or 'afan' not in model:
+        raise ValueError(f"model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), such as "
+                         f"'mmafan.AFANImageClassifier', got {kind!r}")
+    afan = model.pop('afan')
+    model['type'] = name[len(PREFIX):]
+    model.pop('_scope_', None)
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    return model, afan
+
+
+class _Arm:
+    """A model with its optimizer, built as the runner builds them."""
+
+    def __init__(self, cfg: Any, device: torch.device, afan: bool) -> None:
+        from mmengine.optim import build_optim_wrapper
+        from mmengine.registry import MODELS, init_default_scope
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        model, fields = baseline_model(cfg)
+        if afan:
+            model.update(type=cfg.model.type, afan=fields)
+        torch.manual_seed(0)
+        self.model = MODELS.build(model)
+        self.model.init_weights()
+        self.model.to(device).train()
+        if afan:
+            self.model.afan.hooked = True
+        self.optim_wrapper = build_optim_wrapper(self.model, copy.deepcopy(cfg.optim_wrapper))
+        for group in self.optim_wrapper.param_groups:
+            group['lr'] = 0.0
+
+    def train_step(self, data: Any) -> None:
+        self.model.train_step(data, self.optim_wrapper)
+
+
+def _published(arm: _Arm, data: Any) -> None:
+    published_step(arm.model, data, arm.optim_wrapper)
+
+
+def _attack_pass(arm: _Arm, name: str, tap: TapConfig, data: Any) -> Callable[[Any], Any]:
+    """Make the function that runs one attack pass of a tap, its head being recorded beforehand."""
+    model = arm.model
+    batch, run = prepare(model, data, arm.optim_wrapper)
+    recording = record_head(model, batch, run, name, tap)
+    features = recording.captures[name].features
+    forward = functools.partial(model._tail_losses, batch, recording, run, name, tap, None)
+    return lambda _: model._gradient_at(forward, 1.0, features)

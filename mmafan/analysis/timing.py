@@ -1,0 +1,115 @@
+"""Measuring steps in turn, and a tail's share of a step."""
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, Callable, Dict, List, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from ..passes.batch import floating
+from ..passes.recording import INPUTS
+
+
+def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[Any], repeats: int,
+                 warmup: int, clock: 'Clock') -> Dict[str, List[float]]:
+    """Run every step once in each round; return the seconds of each after the warm-up.
+
+    Each round begins with another step, so that none always follows the same one.
+    """
+    names = list(steps)
+    seconds: Dict[str, List[float]] = {name: [] for name in names}
+    for number in range(warmup + repeats):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            data = batches[number % len(batches)]
+            clock.synchronize()
+            begin = clock.mark()
+            steps[name](data)
+            elapsed = clock.seconds(begin, clock.mark())
+            if number >= warmup:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+class Clock:
+    """Marks in time on the CPU, or in the stream of a CUDA device."""
+
+    def __init__(self, device: Any) -> None:
+        self.cuda = torch.device(device).type == 'cuda'
+
+    def mark(self) -> Any:
+        """Note the time."""
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Return the time between two marks; waits for the second one."""
+        if not self.cuda:
+            return end - begin
+        end.synchronize()
+        return begin.elapsed_time(end) / 1000
+
+
+class TailProbe:
+    """Measure each tail's share of a training step of the stock model.
+
+    The tail begins when the tap's module has returned for the first time and ends when the gradient
+    has come back to all of its outputs. For the tap at the inputs everything is tail.
+
+    Args:
+        model: The stock model.
+        taps: Tap name to dotted module name.
+        clock: Of the model's device.
+
+    Attributes:
+        shares: For each tap the shares of the steps so far, each in (0, 1].
+    """
+
+    def __init__(self, model: nn.Module, taps: Mapping[str, str], clock: Clock) -> None:
+        self.model, self.taps, self.clock = model, dict(taps), clock
+        self.shares: Dict[str, List[float]] = {name: [] for name in taps}
+        self._left: Dict[str, Any] = {}
+        self._back: Dict[str, Any] = {}
+
+    def run(self, step: Callable[[], Any]) -> None:
+        """Run one training step under the probe.
+
+        Raises:
+            ValueError: If no gradient comes to a tap.
+        """
+        self._left, self._back = {}, {}
+        handles = [self.model.get_submodule(path).register_forward_hook(
+            functools.partial(self._leave, name)) for name, path in self.taps.items() if path != INPUTS]
+        begin = self.clock.mark()
+        try:
+            step()
+        finally:
+            for handle in handles:
+                handle.remove()
+        whole = self.clock.seconds(begin, self.clock.mark())
+        for name, path in self.taps.items():
+            if path != INPUTS and name not in self._back:
+                raise ValueError(f'afan.taps.{name}.module must name a module whose output gets a '
+                                 f'gradient, got {path!r}')
+            share = 1.0 if path == INPUTS else self.clock.seconds(self._left[name],
+                                                                  self._back[name]) / whole
+            self.shares[name].append(share)
+
+    def _leave(self, name: str, _: nn.Module, __: Any, output: Any) -> None:
+        self._left.setdefault(name, self.clock.mark())
+        for tensor in floating(output):
+            if tensor.requires_grad:
+                tensor.register_hook(functools.partial(self._come_back, name))
+
+    def _come_back(self, name: str, _: Any) -> None:
+        self._back[name] = self.clock.mark()

@@ -1,0 +1,46 @@
+"""Workarounds for stock OpenMMLab behaviour, each in one function, applied when mmafan is imported."""
+from __future__ import annotations
+
+from typing import Any, List
+
+
+def register_config_package() -> None:
+    """Let ``_base_ = 'mmafan::...'`` resolve.
+
+    mmengine looks package names up in a fixed table (``does not support to load mmafan config``). No longer needed
+    once mmengine accepts packages it does not know; ``tests/test_compat.py`` tells when.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    MODULE2PACKAGE.setdefault('mmafan', 'mmafan')
+
+
+def allow_checkpoint_classes() -> None:
+    """Let torch >= 2.6 load mmengine's checkpoints, whose message hub holds ``HistoryBuffer`` and numpy arrays.
+
+    mmengine 0.10.7 calls ``torch.load`` without ``weights_only``, which torch >= 2.6 reads as True. No longer needed
+    once mmengine registers these classes itself; ``tests/test_compat.py`` tells when.
+    """
+    import torch
+    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4 has no such check
+        return
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+    core: Any = getattr(np, '_core', None) or np.core
+    classes: List[Any] = [
+        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar, getattr
+    ]
+    classes += [type(np.dtype(kind)) for kind in ('f8', 'f4', 'f2', 'i8', 'i4', 'u1', '?', 'U1', 'O')]
+    # Checkpoints written under numpy 1 name numpy.core, those under numpy 2 numpy._core.
+    torch.serialization.add_safe_globals(classes)
+    torch.serialization.add_safe_globals([
+        (core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+        (core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
+        (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
+        (core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
+    ])
+
+
+def apply() -> None:
+    """Apply every workaround; safe to call again."""
+    register_config_package()
+    allow_checkpoint_classes()

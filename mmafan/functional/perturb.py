@@ -1,0 +1,195 @@
+"""Perturbing a feature: the steps of PGD, its projections, and the strengths.
+
+Everything here works per sample: row ``n`` of the first dimension never influences row ``m``, so that a
+result does not depend on which other samples share the batch.  Nothing is modified in place.
+"""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor
+
+NORMS = ('linf', 'l2')
+
+
+def _check_norm(norm: str) -> None:
+    if norm not in NORMS:
+        raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+
+
+def _per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """Reshape ``(N,)`` so that it broadcasts over ``like`` of shape ``(N, ...)``."""
+    return value.reshape(-1, *([1] * (like.dim() - 1)))
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """View ``(N, ...)`` as ``(N, D)``, also where N is 0."""
+    return tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
+
+
+def _sample_l2(tensor: Tensor) -> Tensor:
+    """Euclidean length of every sample, shape ``(N, 1, ..., 1)``."""
+    return _per_sample(_rows(tensor).norm(dim=1), tensor)
+
+
+def finite_samples(gradient: Tensor) -> Tensor:
+    """Tell which samples have a gradient without NaN or infinity.
+
+    Args:
+        gradient: Shape ``(N, ...)``.
+
+    Returns:
+        Boolean tensor of shape ``(N,)``.
+
+    Example:
+        >>> finite_samples(torch.tensor([[1., 2.], [float('nan'), 0.]])).tolist()
+        [True, False]
+    """
+    return torch.isfinite(_rows(gradient)).all(dim=1)
+
+
+def sample_std(feature: Tensor) -> Tensor:
+    """Standard deviation of every sample over all its elements (biased), the unit of relative steps.
+
+    Args:
+        feature: Shape ``(N, ...)``, floating.
+
+    Returns:
+        Shape ``(N, 1, ..., 1)``.
+
+    Example:
+        >>> sample_std(torch.tensor([[0., 2.], [5., 5.]])).flatten().tolist()
+        [1.0, 0.0]
+    """
+    flat = _rows(feature.detach())
+    return _per_sample((flat - flat.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt(), feature)
+
+
+def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: str = 'linf') -> Tensor:
+    """Take one step that raises the loss: ``f + step_size * direction(g)``.
+
+    The direction is ``sign(g)`` for ``norm='linf'`` (the method's equation) and ``g / ||g||_2``, per
+    sample, for ``norm='l2'``.  A sample whose gradient is not finite stays where it is.
+
+    Args:
+        feature: Where to step from, ``(N, ...)``.
+        gradient: ``dL/df`` at ``feature``, same shape; its scale does not matter.
+        step_size: A number, or a tensor that broadcasts over ``feature``, in the feature's own unit.
+        norm: ``'linf'`` or ``'l2'``.
+
+    Raises:
+        ValueError: If ``norm`` is unknown or the shapes differ.
+
+    Example:
+        >>> ascend(torch.zeros(1, 2), torch.tensor([[3., -4.]]), 0.5).tolist()
+        [[0.5, -0.5]]
+        >>> ascend(torch.zeros(1, 2), torch.tensor([[3., -4.]]), 0.5, norm='l2').tolist()
+        [[0.30000001192092896, -0.4000000059604645]]
+    """
+    _check_norm(norm)
+    if gradient.shape != feature.shape:
+        raise ValueError(f'gradient must have the shape of feature, {tuple(feature.shape)}, '
+                         f'got {tuple(gradient.shape)}')
+    keep = _per_sample(finite_samples(gradient), feature)
+    gradient = torch.where(keep, gradient, torch.zeros_like(gradient)).to(feature.dtype)
+    if norm == 'linf':
+        direction = gradient.sign()
+    else:
+        # Dividing by the largest element first keeps the squares of tiny gradients from underflowing.
+        peak = _per_sample(_rows(gradient.abs()).amax(dim=1), gradient)
+        gradient = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
+        length = _sample_l2(gradient)
+        direction = gradient / torch.where(length > 0, length, torch.ones_like(length))
+    return feature + step_size * direction
+
+
+def project_linf(perturbation: Tensor, radius: Tensor | float) -> Tensor:
+    """Clip every element of a perturbation to ``[-radius, radius]``.
+
+    Args:
+        perturbation: ``f_adv - f``, shape ``(N, ...)``.
+        radius: A number, or a tensor that broadcasts over ``perturbation``; not negative.
+
+    Example:
+        >>> project_linf(torch.tensor([[3., -0.5]]), 1.0).tolist()
+        [[1.0, -0.5]]
+    """
+    radius = torch.as_tensor(radius, dtype=perturbation.dtype, device=perturbation.device)
+    return torch.maximum(torch.minimum(perturbation, radius), -radius)
+
+
+def project_l2(perturbation: Tensor, radius: Tensor | float) -> Tensor:
+    """Scale a perturbation back to Euclidean length ``radius``, sample by sample, where it is longer.
+
+    Args:
+        perturbation: ``f_adv - f``, shape ``(N, ...)``.
+        radius: A number, or a tensor of shape ``(N, 1, ..., 1)``; not negative.
+
+    Example:
+        >>> project_l2(torch.tensor([[3., 4.], [0.3, 0.4]]), 1.0).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.30000001192092896, 0.4000000059604645]]
+    """
+    length = _sample_l2(perturbation)
+    radius = torch.as_tensor(radius, dtype=perturbation.dtype, device=perturbation.device)
+    scale = torch.where(length > radius, radius / length.clamp_min(torch.finfo(length.dtype).tiny),
+                        torch.ones_like(length))
+    return perturbation * scale
+
+
+def draw_random_start(feature: Tensor,
+                      radius: Tensor | float,
+                      norm: str = 'linf',
+                      generator: Optional[torch.Generator] = None) -> Tensor:
+    """Draw a perturbation inside the ball: uniform per element (L-inf), or uniform in the L2 ball.
+
+    Args:
+        feature: Gives shape ``(N, ...)``, dtype and device.
+        radius: A number, or a tensor that broadcasts over ``feature``.
+        norm: ``'linf'`` or ``'l2'``.
+        generator: Source of randomness on the CPU; the global one when None.
+
+    Example:
+        >>> start = draw_random_start(torch.zeros(4, 3), 0.1)
+        >>> bool((start.abs() <= 0.1).all())
+        True
+    """
+    _check_norm(norm)
+    if norm == 'linf':
+        noise = torch.rand(feature.shape, generator=generator).to(feature) * 2 - 1
+        return noise * radius
+    noise = torch.randn(feature.shape, generator=generator).to(feature)
+    dimension = max(feature[0].numel(), 1) if feature.shape[0] else 1
+    share = torch.rand(feature.shape[0], generator=generator).to(feature) ** (1 / dimension)
+    length = _sample_l2(noise).clamp_min(torch.finfo(noise.dtype).tiny)
+    return noise / length * _per_sample(share, feature) * radius
+
+
+def draw_strengths(strengths: Sequence[float],
+                   num_samples: int,
+                   generator: Optional[torch.Generator] = None) -> Tensor:
+    """Draw the index of one strength per sample, all equally likely.
+
+    Returns:
+        Long tensor of shape ``(num_samples,)`` on the CPU with values in ``[0, len(strengths))``.
+
+    Example:
+        >>> draw_strengths((0.5, 1.0), 6).shape
+        torch.Size([6])
+    """
+    return torch.randint(len(strengths), (num_samples, ), generator=generator)
+
+
+def mix_strength(clean: Tensor, adversarial: Tensor, strength: Tensor | float) -> Tensor:
+    """Go a fraction of the way from the clean to the adversarial feature: ``f + s * (f_adv - f)``.
+
+    Args:
+        clean: ``f``, shape ``(N, ...)``.
+        adversarial: ``f_adv``, same shape.
+        strength: ``s``, a number or a tensor that broadcasts (``(N, 1, ..., 1)`` for one per sample).
+
+    Example:
+        >>> mix_strength(torch.zeros(1, 2), torch.tensor([[4., 8.]]), 0.25).tolist()
+        [[1.0, 2.0]]
+    """
+    return clean + strength * (adversarial - clean)

@@ -1,0 +1,124 @@
+"""Adversarial feature normalisation: statistics of a feature, and their re-injection into another."""
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+MOMENTS = ('channel', 'batch', 'instance', 'group')
+
+
+def _channel_dim(feature: Tensor, channel_dim: Optional[int]) -> int:
+    if channel_dim is None:  # (N, L, C) token sequences keep their channels last, all else second
+        channel_dim = -1 if feature.dim() == 3 else 1
+    return channel_dim % feature.dim()
+
+
+def feature_moments(feature: Tensor,
+                    moments: str = 'channel',
+                    eps: float = 1e-5,
+                    num_groups: int = 32,
+                    channel_dim: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+    """Compute mean and standard deviation ``sqrt(var + eps)`` of a feature.
+
+    ==============  ======================================  =========  =====================================
+    ``moments``     taken over                              variance   source
+    ==============  ======================================  =========  =====================================
+    ``'channel'``   the channels, at each position          unbiased   the authors' published code
+    ``'batch'``     samples and positions, per channel      biased     the paper's abstract (batch norm)
+    ``'instance'``  positions, per sample and channel       biased     instance norm
+    ``'group'``     positions and a group's channels        biased     group norm
+    ==============  ======================================  =========  =====================================
+
+    Args:
+        feature: ``(N, C)``, ``(N, C, ...)`` or ``(N, L, C)``, floating.
+        moments: One of the names in the table.
+        eps: Added to the variance inside the root.
+        num_groups: Number of channel groups, for ``'group'`` only.
+        channel_dim: Which dimension holds the channels; None means the last of three, else the second.
+
+    Returns:
+        Mean and deviation, both broadcasting over ``feature``.
+
+    Raises:
+        ValueError: If ``moments`` is unknown, or the feature has too few elements to have a deviation.
+
+    Example:
+        >>> mean, std = feature_moments(torch.tensor([[1., 3.]]), 'channel', eps=0.)
+        >>> mean.item(), round(std.item(), 4)  # unbiased: sqrt(((1-2)^2 + (3-2)^2) / (2-1))
+        (2.0, 1.4142)
+    """
+    if moments not in MOMENTS:
+        raise ValueError(f'moments must be one of {MOMENTS}, got {moments!r}')
+    if feature.dim() < 2:
+        raise ValueError(f'feature must have at least two dimensions (N, C), got {tuple(feature.shape)}')
+    channel = _channel_dim(feature, channel_dim)
+    num_channels = feature.shape[channel]
+    if moments == 'group':
+        return _group_moments(feature, eps, num_groups, channel)
+    dims = {
+        'channel': (channel, ),
+        'batch': tuple(d for d in range(feature.dim()) if d != channel),
+        'instance': tuple(d for d in range(1, feature.dim()) if d != channel),
+    }[moments]
+    if not dims:
+        raise ValueError(f"moments='instance' needs positions beside (N, C), got a feature of shape "
+                         f"{tuple(feature.shape)}; use 'channel' or 'batch'")
+    unbiased = moments == 'channel'
+    if unbiased and num_channels < 2:
+        raise ValueError(f"moments='channel' needs at least 2 channels, got {tuple(feature.shape)}")
+    mean = feature.mean(dim=dims, keepdim=True)
+    variance = feature.var(dim=dims, keepdim=True, unbiased=unbiased)
+    return mean, (variance + eps).sqrt()
+
+
+def _group_moments(feature: Tensor, eps: float, num_groups: int, channel: int) -> Tuple[Tensor, Tensor]:
+    num_channels = feature.shape[channel]
+    if num_channels % num_groups:
+        raise ValueError(f'num_groups must divide the {num_channels} channels of the feature, '
+                         f'got {num_groups}')
+    moved = feature.movedim(channel, 1)
+    grouped = moved.reshape(moved.shape[0], num_groups, -1)
+    shape = (moved.shape[0], num_channels, *([1] * (moved.dim() - 2)))
+
+    def spread(value: Tensor) -> Tensor:
+        value = value.repeat_interleave(num_channels // num_groups, dim=1).reshape(shape)
+        return value.movedim(1, channel)
+
+    variance = grouped.var(dim=2, unbiased=False)
+    return spread(grouped.mean(dim=2)), spread((variance + eps).sqrt())
+
+
+def reinject_statistics(clean: Tensor,
+                        perturbed: Tensor,
+                        moments: str = 'channel',
+                        eps: float = 1e-5,
+                        num_groups: int = 32,
+                        channel_dim: Optional[int] = None) -> Tensor:
+    """Give the clean feature the statistics of the perturbed one (the method's third equation).
+
+    ``f_mix = sigma(f_i) * (f - mu(f)) / sigma(f) + mu(f_i)``
+
+    Args:
+        clean: ``f``, shape ``(N, C, ...)``; keeps its content.
+        perturbed: ``f_i``, same shape; gives its mean and deviation.
+        moments: See :func:`feature_moments`.
+        eps: Added to both variances inside the root (1e-5 in the authors' code).
+        num_groups: For ``moments='group'``.
+        channel_dim: See :func:`feature_moments`.
+
+    Raises:
+        ValueError: If the shapes differ, or as in :func:`feature_moments`.
+
+    Example:
+        >>> f = torch.tensor([[1., 3.]])
+        >>> reinject_statistics(f, f * 2 + 1, eps=0.).tolist()
+        [[3.0, 7.0]]
+    """
+    if clean.shape != perturbed.shape:
+        raise ValueError(f'perturbed must have the shape of clean, {tuple(clean.shape)}, '
+                         f'got {tuple(perturbed.shape)}')
+    clean_mean, clean_std = feature_moments(clean, moments, eps, num_groups, channel_dim)
+    mean, std = feature_moments(perturbed, moments, eps, num_groups, channel_dim)
+    return std * (clean - clean_mean) / clean_std + mean

@@ -1,0 +1,170 @@
+"""Schedule, logs, checks and checkpoint state of A-FAN; the algebra is the model's."""
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Sequence, Union
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from ..layers import adopt_norms
+from ..layers.afan_norm import AUXILIARY
+from ..models.mixin import AFANModelMixin, unwrap
+from ..registry import HOOKS
+
+CHECKPOINT_KEY = 'mmafan'
+DataBatch = Optional[Union[dict, tuple, list]]
+
+
+@HOOKS.register_module()
+@MMENGINE_HOOKS.register_module(force=True)
+class AdvFeatureHook(Hook):
+    """Switch A-FAN on and off over the training, log what it does, and keep its training-only state.
+
+    Args:
+        begin: First epoch (or iteration) with adversarial passes.
+        end: First epoch (or iteration) without them again; None: to the end of training.
+        ramp: Number of epochs (or iterations) over which the strengths rise linearly from 0 to their full value,
+            iteration by iteration.
+        by_epoch: Whether ``begin``, ``end`` and ``ramp`` count epochs or iterations.
+        interval: Iterations between two measurements in the log.
+
+    Raises:
+        ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
+            leaves no iteration, or if something has removed A-FAN's norms.
+    """
+    priority = 'NORMAL'
+
+    def __init__(self,
+                 begin: int = 0,
+                 end: Optional[int] = None,
+                 ramp: int = 0,
+                 by_epoch: bool = True,
+                 interval: int = 50) -> None:
+        for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
+            if value is None and name == 'end':
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f'AdvFeatureHook.{name} must be an integer of at least {low}, got {value!r}')
+        if not isinstance(by_epoch, bool):
+            raise ValueError(f'AdvFeatureHook.by_epoch must be True or False, got {by_epoch!r}')
+        if end is not None and end <= begin:
+            raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
+        self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
+        self._restored: Dict[str, Any] = {}
+        self._passes_expected = False
+
+    # ------------------------------------------------------------------ before training
+    def before_run(self, runner: Runner) -> None:
+        """Take charge of the model and repair what SyncBN conversion did to its norms."""
+        model = _afan_model(runner.model)
+        if model is None:
+            return
+        model.afan.hooked = True
+        before = model.afan.num_norms
+        after = adopt_norms(model, model.afan.config.batch_norm)
+        if after < before:
+            raise ValueError(f"afan.batch_norm={model.afan.config.batch_norm!r} needs the {before} batch norms the model "
+                             f'was built with, but {before - after} of them have been replaced by layers that are none; '
+                             f"remove that conversion, or use afan.batch_norm='shared'")
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that there is something to schedule, and restore what a resumed checkpoint holds."""
+        model = _afan_model(runner.model)
+        if model is None:
+            name = type(unwrap(runner.model)).__name__
+            raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
+                             f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
+        length = runner.max_epochs if self.by_epoch else runner.max_iters
+        if length is not None and self.begin >= length > 0:
+            unit = 'epochs' if self.by_epoch else 'iterations'
+            raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
+        if self._restored:
+            load_training_state(model, self._restored)
+            self._restored = {}
+
+    # ------------------------------------------------------------------ schedule
+    def scale_at(self, position: float) -> float:
+        """Return the factor on the strengths at an epoch or iteration (fractions of an epoch count).
+
+        Example:
+            >>> hook = AdvFeatureHook(begin=2, end=10, ramp=4)
+            >>> [hook.scale_at(p) for p in (1.9, 2.0, 4.0, 6.0, 9.9, 10.0)]
+            [0.0, 0.0, 0.5, 1.0, 1.0, 0.0]
+        """
+        if position < self.begin or (self.end is not None and position >= self.end):
+            return 0.0
+        return min(1.0, (position - self.begin) / self.ramp) if self.ramp else 1.0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None) -> None:
+        """Set this iteration's strength."""
+        runtime = unwrap(runner.model).afan
+        per_epoch = len(runner.train_dataloader)
+        position = runner.iter / per_epoch if self.by_epoch else runner.iter
+        runtime.strength_scale = self.scale_at(position)
+        runtime.iteration = runner.iter
+        runtime.num_passes = 0
+        self._passes_expected = bool(runtime.taps)
+
+    # ------------------------------------------------------------------ after an iteration
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Prove that the passes ran, step the learned strengths, and log."""
+        runtime = unwrap(runner.model).afan
+        if self._passes_expected and not runtime.num_passes:
+            raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training step '
+                               f'of {type(runner.model).__name__} does not call loss or train_step of the model')
+        if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
+            runtime.learned.step(runtime.grad_scale)
+        if self.every_n_inner_iters(batch_idx, self.interval) or batch_idx == 0:
+            scalars = {name: float(value) for name, value in runtime.diagnostics.items()} if self._passes_expected else {}
+            scalars['strength_scale'] = runtime.strength_scale
+            if runtime.learned is not None:
+                scalars.update({f'{n}_learned': float(v) for n, v in runtime.learned.factors.items()})
+            runner.message_hub.update_scalars({f'train/afan_{k}': v for k, v in scalars.items()})
+
+    # ------------------------------------------------------------------ checkpoints
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the training-only state beside the stock state dict."""
+        model = _afan_model(runner.model)
+        if model is not None:
+            state = training_state(model)
+            if state:
+                checkpoint[CHECKPOINT_KEY] = state
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember the training-only state; the weights are loaded after this call."""
+        self._restored = checkpoint.get(CHECKPOINT_KEY, {})
+
+
+def training_state(model: nn.Module) -> Dict[str, Any]:
+    """Return what training needs beyond the stock state dict: auxiliary norms and learned strengths; often empty."""
+    norms = {name: value.detach().cpu() for name, value in _auxiliary_tensors(model).items()}
+    state: Dict[str, Any] = {'norms': norms} if norms else {}
+    runtime = model.afan
+    if runtime.learned is not None:
+        state['learned'] = runtime.learned.state_dict()
+    return state
+
+
+def load_training_state(model: nn.Module, state: Dict[str, Any]) -> None:
+    """Restore what :func:`training_state` gave; entries that no longer fit the model are left out."""
+    with torch.no_grad():
+        for name, target in _auxiliary_tensors(model).items():
+            value = state.get('norms', {}).get(name)
+            if value is not None and value.shape == target.shape:
+                target.copy_(value)
+    if model.afan.learned is not None and 'learned' in state:
+        model.afan.learned.load_state_dict(state['learned'])
+
+
+def _auxiliary_tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
+    named: Sequence = [*model.named_parameters(), *model.named_buffers()]
+    return {name: value for name, value in named if f'.{AUXILIARY}.' in name}
+
+
+def _afan_model(model: Any) -> Any:
+    inner = unwrap(model)
+    return inner if isinstance(inner, AFANModelMixin) else None

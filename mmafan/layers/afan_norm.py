@@ -1,0 +1,201 @@
+"""Batch norm that keeps adversarial statistics apart from the clean ones inference uses."""
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Type
+
+import torch.nn.functional as F
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..config import BATCH_NORM_POLICIES
+from ..passes.state import PassKind, current_pass
+from ..registry import MODELS
+
+AUXILIARY = 'auxiliary'
+
+
+class PassAwareNorm:
+    """Mixin in front of a batch norm class: its forward asks :func:`current_pass` which statistics to use.
+
+    In a clean pass, and wherever the layer is in ``eval()`` mode (``norm_eval=True``), it is the stock layer bit for
+    bit. In an adversarial pass of a layer that trains, ``policy`` decides (None: the model's ``afan.batch_norm``).
+    Further attack steps never store anything.
+
+    State-dict keys are those of the stock layer: the auxiliary norm of ``'separate'`` is for training only; it starts
+    as a copy of the main one, follows it when weights are loaded, and travels in a part of its own of the checkpoint
+    (:class:`mmafan.hooks.AdvFeatureHook`).
+    """
+    policy: Optional[str] = None
+    _afan_hooked = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``(N, C, ...)`` with the statistics the running pass asks for."""
+        state = current_pass()
+        if state.kind is PassKind.CLEAN or not self.training:  # type: ignore[attr-defined]
+            return super().forward(input)  # type: ignore[misc]
+        policy = self.policy or state.batch_norm
+        if policy == 'frozen' and self.running_mean is not None:  # type: ignore[attr-defined]
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight,  # type: ignore
+                                self.bias, False, 0.0, self.eps)  # type: ignore[attr-defined]
+        norm = getattr(self, AUXILIARY, None) if policy == 'separate' else None
+        norm_forward = super().forward if norm is None else norm  # type: ignore[misc]
+        stores = state.kind is PassKind.ADVERSARIAL and policy in ('shared', 'separate')
+        if policy == 'separate' and norm is None:
+            stores = False
+        if stores:
+            return norm_forward(input)
+        with _storing_nothing(self if norm is None else norm):  # type: ignore[arg-type]
+            return norm_forward(input)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
+        auxiliary = getattr(self, AUXILIARY, None)
+        if auxiliary is not None:
+            _copy_state(self, auxiliary)  # type: ignore[arg-type]
+
+
+class AuxiliaryNorm:
+    """Mixin of the norm inside a norm: invisible to state dicts."""
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Load nothing: the norm around it has already copied its own state."""
+
+
+def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
+    own = dict(source.named_parameters(recurse=False))
+    own.update(source.named_buffers(recurse=False))
+    for name, value in [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]:
+        value.data.copy_(own[name].data)
+
+
+@contextmanager
+def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
+    """Use batch statistics without touching the running ones."""
+    tracked = norm.track_running_stats
+    norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        norm.track_running_stats = tracked
+
+
+def _drop_auxiliary(module: nn.Module, state_dict: Dict[str, Any], prefix: str, _: Any) -> None:
+    for key in [k for k in state_dict if k.startswith(f'{prefix}{AUXILIARY}.')]:
+        del state_dict[key]
+
+
+class AFANNorm(PassAwareNorm, nn.BatchNorm2d):
+    """Batch norm for A-FAN, usable through any ``norm_cfg=dict(type='AFANNorm')``.
+
+    Args:
+        num_features: Number of channels C.
+        eps: Added to the variance.
+        momentum: Of the running statistics.
+        affine: Whether there are weight and bias.
+        track_running_stats: Whether there are running statistics.
+        policy: ``'shared'``, ``'batch'``, ``'frozen'`` or ``'separate'`` for this layer alone, whatever the model's
+            ``afan.batch_norm`` says; None follows the model.
+        **kwargs: ``device`` and ``dtype`` of :class:`torch.nn.BatchNorm2d`.
+
+    Raises:
+        ValueError: If ``policy`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> norm, stock = AFANNorm(4), nn.BatchNorm2d(4)
+        >>> x = torch.randn(2, 4, 3, 3)
+        >>> bool((norm(x) == stock(x)).all()), norm.state_dict().keys() == stock.state_dict().keys()
+        (True, True)
+    """
+    _abbr_ = 'bn'
+
+    def __init__(self,
+                 num_features: int,
+                 eps: float = 1e-5,
+                 momentum: Optional[float] = 0.1,
+                 affine: bool = True,
+                 track_running_stats: bool = True,
+                 policy: Optional[str] = None,
+                 **kwargs: Any) -> None:
+        if policy is not None and policy not in BATCH_NORM_POLICIES:
+            raise ValueError(f'AFANNorm.policy must be None or one of {BATCH_NORM_POLICIES}, got {policy!r}')
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, **kwargs)
+        self.policy = policy
+        if policy == 'separate':
+            _add_auxiliary(self)
+
+
+class AFANNorm1d(PassAwareNorm, nn.BatchNorm1d):
+    """:class:`AFANNorm` for ``(N, C)`` and ``(N, C, L)``."""
+
+
+class AFANNorm3d(PassAwareNorm, nn.BatchNorm3d):
+    """:class:`AFANNorm` for ``(N, C, D, H, W)``."""
+
+
+class AFANSyncNorm(PassAwareNorm, nn.SyncBatchNorm):
+    """:class:`AFANNorm` with statistics over all processes."""
+
+
+MODELS.register_module(name='AFANNorm', module=AFANNorm)
+# build_norm_layer of every codebase searches its own registry and then the root one.
+MMENGINE_MODELS.register_module(name='AFANNorm', module=AFANNorm, force=True)
+
+_ADOPTED: Dict[Type[nn.Module], Type[nn.Module]] = {
+    nn.BatchNorm1d: AFANNorm1d,
+    nn.BatchNorm2d: AFANNorm,
+    nn.BatchNorm3d: AFANNorm3d,
+    nn.SyncBatchNorm: AFANSyncNorm,
+}
+_AUXILIARIES: Dict[Type[nn.Module], Type[nn.Module]] = {}
+
+
+def _mixed(cache: Dict[Type[nn.Module], Type[nn.Module]], mixin: type, cls: Type[nn.Module]) -> Type[nn.Module]:
+    if cls not in cache:
+        cache[cls] = type(f'{mixin.__name__}{cls.__name__}', (mixin, cls), {'__module__': __name__})
+        globals()[cache[cls].__name__] = cache[cls]  # pickle finds classes by their name in the module
+    return cache[cls]
+
+
+def _add_auxiliary(norm: nn.Module) -> None:
+    auxiliary = norm._modules.get(AUXILIARY)
+    if auxiliary is None:
+        auxiliary = copy.deepcopy(norm)
+    if isinstance(auxiliary, PassAwareNorm):  # back to the stock class
+        auxiliary.__class__ = type(auxiliary).__mro__[2]
+    if not isinstance(auxiliary, AuxiliaryNorm):
+        auxiliary.__class__ = _mixed(_AUXILIARIES, AuxiliaryNorm, type(auxiliary))
+    norm._modules[AUXILIARY] = auxiliary
+    if not norm._afan_hooked:
+        norm._register_state_dict_hook(_drop_auxiliary)
+        norm._afan_hooked = True
+
+
+def adopt_norms(model: nn.Module, policy: str) -> int:
+    """Make every batch norm of a model pass-aware, in place, keeping its parameters, buffers and keys.
+
+    Safe to call again: after mmengine or torch has replaced layers (conversion to or from SyncBN creates new stock
+    layers, but carries the auxiliary norm over as a child), a second call restores them.
+
+    Args:
+        model: Searched recursively; SyncBN and users' own subclasses of torch's batch norm included.
+        policy: ``afan.batch_norm``; ``'separate'`` gives each layer an auxiliary norm.
+
+    Returns:
+        Number of pass-aware norms in the model.
+    """
+    norms: List[nn.Module] = []
+    inner = {id(m._modules[AUXILIARY]) for m in model.modules() if m._modules.get(AUXILIARY) is not None}
+    for module in model.modules():
+        if not isinstance(module, _BatchNorm) or id(module) in inner:
+            continue
+        if not isinstance(module, PassAwareNorm):
+            module.__class__ = _mixed(_ADOPTED, PassAwareNorm, type(module))
+        norms.append(module)
+    for norm in norms:
+        if AUXILIARY in norm._modules or (getattr(norm, 'policy', None) or policy) == 'separate':
+            _add_auxiliary(norm)
+    return len(norms)

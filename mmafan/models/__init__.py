@@ -1,0 +1,20 @@
+"""Model classes ``AFAN<Stock>``; they are made on demand, also for ``from mmafan.models import AFANImageClassifier``."""
+from __future__ import annotations
+
+from typing import Any
+
+from .factory import afan_model
+from .mixin import AFANModelMixin
+
+__all__ = ['AFANModelMixin', 'afan_model']
+
+
+def __getattr__(name: str) -> Any:
+    # Pickle and mmengine's checkpoint meta data find classes as attributes of their module.
+    if name.startswith('AFAN'):
+        from ..registry import MODELS
+        try:
+            return MODELS.get(name)
+        except KeyError as error:
+            raise AttributeError(str(error)) from None
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

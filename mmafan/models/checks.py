@@ -1,0 +1,82 @@
+"""What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict
+
+import torch
+from torch import nn
+
+from ..config import AFANConfig, suggest
+from ..passes import Batch, PassKind, Recording
+from ..passes.recording import INPUTS
+
+
+def check_model(model: nn.Module, config: AFANConfig) -> None:
+    """Check the taps against the modules of a freshly built model.
+
+    Raises:
+        ValueError: For a tap's module that does not exist or is never called, and for reentrant checkpointing.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    modules = dict(model.named_modules())
+    for tap_name, tap in config.taps.items():
+        where = f'afan.taps.{tap_name}.module'
+        if tap.module == INPUTS:
+            continue
+        if tap.module not in modules:
+            raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
+                             f'{_closest(tap.module, names)}')
+        if isinstance(modules[tap.module], (nn.ModuleList, nn.ModuleDict)):
+            entries = [f'{tap.module}.{name}' for name, _ in modules[tap.module].named_children()]
+            raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
+                             f'forward; name one of its entries, such as {(entries or ["?"])[-1]!r}')
+    for name, module in modules.items():
+        if getattr(module, 'with_cp', False) is True:
+            raise ValueError(f'{name}.with_cp must be False with A-FAN, got True: its activation checkpointing is '
+                             f'reentrant, through which no gradient at a tap can be taken')
+
+
+def _closest(path: str, names: list) -> str:
+    """Suggest names of the same depth first: 'backbone.layr1' means 'backbone.layer1', not a convolution inside."""
+    depth = path.count('.')
+    same = [n for n in names if n.count('.') == depth]
+    hint = suggest(path, same)
+    return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
+
+
+def check_first_pass(model: nn.Module, recording: Recording, batch: Batch,
+                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> None:
+    """Check, after the first clean forward and before any weight changes, that every tap works.
+
+    Raises:
+        ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
+            the samples, and where replaying the head does not reproduce the clean loss.
+    """
+    config = model.afan.config
+    for name, problem in recording.check():
+        module = config.taps[name].module
+        raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
+                         f'{problem}; name a module between the trainable part of the network and its loss')
+    for name, tap in config.taps.items():
+        rows = recording.captures[name].live[0].shape[0]
+        if tap.fraction < 1 and rows != recording.size:
+            raise ValueError(f'afan.taps.{name}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
+                             f'feature has {rows} rows for the {recording.size} samples of the batch')
+        if tap.losses is not None:
+            from .losses import select_losses
+            select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
+        if config.replay and tap.module != INPUTS:
+            _check_replay(model, recording, batch, run, losses, name)
+
+
+def _check_replay(model: nn.Module, recording: Recording, batch: Batch,
+                  run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any], name: str) -> None:
+    """An unperturbed adversarial pass must give the clean loss."""
+    features = recording.captures[name].features
+    clean = float(model.parse_losses(losses)[0].detach())  # type: ignore[operator]
+    copies = [f.clone() for f in features]
+    with recording.replay(name, copies, PassKind.ATTACK, 'batch', with_grad=False):
+        again = float(model.parse_losses(run(batch))[0])  # type: ignore[operator]
+    if abs(again - clean) > 1e-2 * max(abs(clean), 1e-2) and torch.isfinite(torch.tensor(clean)):
+        raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
+                         f'is {again:.6g} when the modules before it replay their outputs, and {clean:.6g} when they run')

@@ -1,0 +1,49 @@
+"""Loss dicts: choosing, weighting, prefixing and detaching their entries."""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Optional, Sequence
+
+from torch import Tensor
+
+Losses = Dict[str, Any]
+
+
+def _entries(function: Callable[[Tensor], Any], value: Any) -> Any:
+    return [function(v) for v in value] if isinstance(value, (list, tuple)) else function(value)
+
+
+def is_loss(key: str) -> bool:
+    """Whether ``BaseModel.parse_losses`` adds this entry to the total."""
+    return 'loss' in key
+
+
+def select_losses(losses: Losses, names: Optional[Sequence[str]], where: str = 'losses') -> Losses:
+    """Keep the loss terms with the given names (and all diagnostics); None keeps everything.
+
+    Raises:
+        ValueError: If a name is not there, with the names that are.
+    """
+    if names is None:
+        return losses
+    present = [k for k in losses if is_loss(k)]
+    for name in names:
+        if name not in present:
+            raise ValueError(f'{where} names {name!r}, but the losses of the model are {present}')
+    return {k: v for k, v in losses.items() if k in names or not is_loss(k)}
+
+
+def weight_losses(losses: Losses, weight: float, prefix: str = '') -> Losses:
+    """Multiply every loss term by ``weight`` and put ``prefix`` before every key.
+
+    Example:
+        >>> import torch
+        >>> weight_losses({'loss': torch.tensor(2.), 'accuracy': torch.tensor(1.)}, 0.5, 'adv_a_0.')
+        {'adv_a_0.loss': tensor(1.), 'adv_a_0.accuracy': tensor(1.)}
+    """
+    return {prefix + k: _entries(lambda v: v * weight, v) if is_loss(k) and weight != 1 else v
+            for k, v in losses.items()}
+
+
+def detach_losses(losses: Losses) -> Losses:
+    """Detach every entry, for logging."""
+    return {k: _entries(Tensor.detach, v) for k, v in losses.items()}

@@ -1,0 +1,271 @@
+"""The mixin that turns a stock model into its A-FAN version: clean pass, attack, adversarial passes, merged losses."""
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+
+import torch
+from mmengine.dist import get_rank, is_distributed
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from ..config import AFANConfig, TapConfig
+from ..layers import adopt_norms
+from ..passes import Batch, PassKind, Recording
+from ..passes.attack import Attack
+from ..passes.recording import INPUTS
+from ..passes.rng import derived_generator
+from .checks import check_first_pass, check_model
+from .losses import Losses, detach_losses, select_losses, weight_losses
+from .runtime import AFANRuntime
+
+RunLoss = Callable[[Batch], Losses]
+
+
+class AFANModelMixin:
+    """Put in front of a stock model class (see :func:`mmafan.models.factory.make_afan_class`).
+
+    Args:
+        *args: Of the stock model.
+        afan: Fields of :class:`mmafan.config.AFANConfig`.
+        **kwargs: Of the stock model.
+
+    Raises:
+        ValueError: If ``afan`` is missing or wrong: one sentence with field, value and what would be right.
+    """
+
+    def __init__(self, *args: Any, afan: Optional[Dict[str, Any]] = None, **kwargs: Any) -> None:
+        if afan is None:
+            raise ValueError(f"model.afan is missing: {type(self).__name__} needs afan=dict(taps=dict(...)); for the "
+                             f"stock model write type='{type(self).__name__[4:]}'")
+        config = AFANConfig.from_dict(afan)
+        super().__init__(*args, **kwargs)
+        check_model(self, config)  # type: ignore[arg-type]
+        self.afan = AFANRuntime(config)
+        self.afan.num_norms = adopt_norms(self, config.batch_norm)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------ two-phase
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
+        """Train one step in two phases: clean forward and backward, then every adversarial tail in turn.
+
+        The clean graph is gone before the first tail runs. Where the stock class has a step of its own or A-FAN is off,
+        the stock step runs (and finds the single-graph loss).
+
+        Args:
+            data: As for ``BaseModel.train_step``.
+            optim_wrapper: As for ``BaseModel.train_step``.
+
+        Returns:
+            Log variables: total loss, weighted clean losses, ``adv_<tap>_<i>.<name>``.
+        """
+        runtime = self.afan
+        if not runtime.taps or not self._two_phase(optim_wrapper):
+            return super().train_step(data, optim_wrapper)  # type: ignore[misc]
+        with optim_wrapper.optim_context(self):  # type: ignore[arg-type]
+            data = self.data_preprocessor(data, True)  # type: ignore[attr-defined]
+        batch = Batch((), data) if isinstance(data, dict) else Batch(tuple(data), {})
+        scaler = getattr(optim_wrapper, 'loss_scaler', None)
+        runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
+
+        def run(batch: Batch) -> Losses:
+            with optim_wrapper.optim_context(self), runtime.entered():  # type: ignore[arg-type]
+                return self(*batch.args, **batch.kwargs, mode='loss')  # type: ignore[operator]
+
+        try:
+            return self._two_phase_step(batch, run, optim_wrapper)
+        except BaseException:
+            optim_wrapper.zero_grad()  # half a step's gradients must not leak into the next
+            raise
+
+    def _two_phase_step(self, batch: Batch, run: RunLoss, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
+        recording, losses = self._clean_pass(batch, run)
+        losses = weight_losses(losses, self.afan.config.clean_weight)
+        gradients = {name: self._selected_gradients(recording, name, losses)
+                     for name, tap in self.afan.taps.items() if tap.losses is not None}
+        log = detach_losses(losses)
+        # `backward` counts iterations for gradient accumulation; all passes of a step are one iteration.
+        count = optim_wrapper._inner_count
+        optim_wrapper.backward(optim_wrapper.scale_loss(self.parse_losses(losses)[0]))  # type: ignore[attr-defined]
+        del losses
+        for name, capture in recording.captures.items():
+            capture.release_graph()
+            gradients.setdefault(name, capture.gradients)
+        remaining = sum(tap.num_passes for tap in self.afan.taps.values())
+        for adversarial in self._adversarial_losses(batch, recording, run, gradients):
+            optim_wrapper._inner_count = count
+            log.update(detach_losses(adversarial))
+            total = self.parse_losses(adversarial)[0]  # type: ignore[attr-defined]
+            remaining -= 1
+            if remaining:
+                optim_wrapper.backward(optim_wrapper.scale_loss(total))
+            else:
+                optim_wrapper.update_params(total)
+            del adversarial, total
+        self.afan.iteration += 1
+        return self.parse_losses(log)[1]  # type: ignore[attr-defined]
+
+    def _two_phase(self, optim_wrapper: Any) -> bool:
+        schedule = self.afan.config.schedule
+        owner = next(c for c in type(self).__mro__ if 'train_step' in vars(c) and not issubclass(c, AFANModelMixin))
+        able = owner is BaseModel and isinstance(optim_wrapper, OptimWrapper)
+        if schedule == 'two_phase' and not able:
+            reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
+                      f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
+            raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
+        return able and schedule != 'single_graph'
+
+    # ------------------------------------------------------------------ single-graph
+    def _loss_with_afan(self, stock_loss: Callable[..., Losses], args: Any, kwargs: Any) -> Losses:
+        """Return the stock losses, or clean and adversarial ones as one sum where A-FAN is on and nobody else is."""
+        runtime = self.afan
+        training = self.training and torch.is_grad_enabled()  # type: ignore[attr-defined]
+        if runtime.inside or not training:
+            return stock_loss(*args, **kwargs)
+        if not runtime.taps and runtime.checked:
+            return self._anchored(stock_loss(*args, **kwargs))
+
+        def run(batch: Batch) -> Losses:
+            with runtime.entered():
+                return stock_loss(*batch.args, **batch.kwargs)
+
+        batch = Batch(args, kwargs)
+        recording, losses = self._clean_pass(batch, run)
+        if not runtime.taps:
+            return self._anchored(losses)
+        if is_distributed():
+            _say_single_graph()
+        merged = weight_losses(losses, runtime.config.clean_weight)
+        gradients = {name: self._selected_gradients(recording, name, losses) for name in runtime.taps}
+        for adversarial in self._adversarial_losses(batch, recording, run, gradients):
+            merged.update(adversarial)
+        runtime.iteration += 1
+        return self._anchored(merged)
+
+    def _anchored(self, losses: Losses) -> Losses:
+        """Make every trainable parameter part of the loss, with value 0, where processes average gradients.
+
+        The auxiliary norms of the head, or of all the network while A-FAN is off, take no part in a step, and DDP waits
+        for every parameter.
+        """
+        if is_distributed():
+            idle = [p for n, p in self.named_parameters()  # type: ignore[attr-defined]
+                    if '.auxiliary.' in n and p.requires_grad]
+            key = next((k for k, v in losses.items() if 'loss' in k and isinstance(v, Tensor)), None)
+            if idle and key is not None:
+                losses[key] = losses[key] + 0 * sum(p.sum() for p in idle)
+        return losses
+
+    # ------------------------------------------------------------------ common to both
+    def _clean_pass(self, batch: Batch, run: RunLoss) -> Any:
+        """Run the clean forward under a recording; the first one also proves that the taps work."""
+        runtime = self.afan
+        if runtime.config.learn_strengths is not None and not runtime.hooked:
+            raise ValueError("afan.learn_strengths needs custom_hooks=[dict(type='mmafan.AdvFeatureHook')], which "
+                             'updates the learned strengths')
+        taps = runtime.taps if runtime.checked else runtime.config.taps
+        paths = {name: tap.module for name, tap in taps.items()}
+        recording = Recording(self, paths, batch.size, runtime.config.replay)  # type: ignore[arg-type]
+        with recording:
+            if INPUTS in paths.values():
+                batch = batch.with_inputs(recording.record_inputs(batch.inputs))
+            losses = run(batch)
+        if not runtime.checked:
+            check_first_pass(self, recording, batch, run, losses)  # type: ignore[arg-type]
+            runtime.checked = True
+        return recording, losses
+
+    def _selected_gradients(self, recording: Recording, name: str, losses: Losses) -> List[Optional[Tensor]]:
+        """Gradient of the losses a tap attacks with respect to its feature, while the clean graph lives."""
+        tap = self.afan.config.taps[name]
+        losses = select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
+        total = self.parse_losses(losses)[0]  # type: ignore[attr-defined]
+        return list(torch.autograd.grad(total * self._attack_scale(recording, name),
+                                        recording.captures[name].live, retain_graph=True, allow_unused=True))
+
+    def _attack_scale(self, recording: Recording, name: str) -> float:
+        """Factor that keeps half-precision gradients from vanishing; directions do not depend on it."""
+        half = any(f.dtype == torch.float16 for f in recording.captures[name].features)
+        return max(self.afan.grad_scale, 1024.0) if half else 1.0
+
+    def _adversarial_losses(self, batch: Batch, recording: Recording, run: RunLoss,
+                            gradients: Dict[str, Sequence[Optional[Tensor]]]) -> Iterator[Losses]:
+        """Yield the weighted, prefixed losses of every adversarial pass, one at a time."""
+        runtime = self.afan
+        for index, (name, tap) in enumerate(runtime.taps.items()):
+            capture = recording.captures[name]
+            generator = derived_generator(runtime.iteration, get_rank(), index)
+            features, given, part, indices = capture.features, list(gradients[name]), batch, None
+            if tap.fraction < 1:
+                indices = _choose(batch.size, tap.fraction, generator)
+                part = batch.select(indices)
+                features = [f[indices.to(f.device)] for f in features]
+                given = [None if g is None else g[indices.to(g.device)] for g in given]
+            forward = functools.partial(self._tail_losses, part, recording, run, name, tap, indices)
+            attack = Attack(tap, features, generator, runtime.strength_scale, capture.autocast)
+            attack.run(given, functools.partial(self._gradient_at, forward, self._attack_scale(recording, name)))
+            runtime.diagnostics[f'{name}_relative_size'] = attack.relative_size()
+            runtime.diagnostics[f'{name}_num_skipped'] = attack.num_skipped
+            learned = runtime.learned.factors[name] if runtime.learned is not None else None
+            for k, perturbed in enumerate(attack.perturbed(learned)):
+                if tap.weight[k] > 0:
+                    runtime.num_passes += 1
+                    losses = forward(perturbed, PassKind.ADVERSARIAL)
+                    yield weight_losses(losses, tap.weight[k], f'adv_{name}_{k}.')
+
+    def _tail_losses(self, batch: Batch, recording: Recording, run: RunLoss, name: str, tap: TapConfig,
+                     indices: Optional[Tensor], features: Sequence[Tensor], kind: PassKind) -> Losses:
+        """Losses of the tail for the given features at the tap."""
+        if tap.module == INPUTS:
+            batch = batch.with_inputs(recording.captures[name].rebuild(features, indices, recording.size)[0])
+        with recording.replay(name, features, kind, self.afan.config.batch_norm, indices):
+            return select_losses(run(batch), tap.losses, f'afan.taps.{name}.losses')
+
+    def _gradient_at(self, forward: Callable[..., Losses], scale: float,
+                     features: List[Tensor]) -> List[Optional[Tensor]]:
+        """Gradient of the tail's losses at other features: one more pass, which leaves no trace."""
+        with torch.enable_grad():
+            leaves = [f.detach().requires_grad_() for f in features]
+            losses = forward([leaf.clone() for leaf in leaves], PassKind.ATTACK)
+            total = self.parse_losses(losses)[0] * scale  # type: ignore[attr-defined]
+            return list(torch.autograd.grad(total, leaves, allow_unused=True))
+
+
+class LossEntry:
+    """For stock models with a method ``loss``: the single-graph loss is there, also for callers of ``model.loss``."""
+
+    def loss(self, *args: Any, **kwargs: Any) -> Losses:
+        """Losses of the stock model, with adversarial terms while training; arguments are the stock model's."""
+        return self._loss_with_afan(super().loss, args, kwargs)  # type: ignore[attr-defined, misc]
+
+
+class ForwardEntry:
+    """For models that compute their losses in ``forward(..., mode='loss')``."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward of the stock model; ``mode='loss'`` has adversarial terms while training."""
+        stock = super().forward  # type: ignore[misc]
+        mode = kwargs.pop('mode', args[2] if len(args) > 2 else 'tensor')
+        if mode != 'loss':
+            return stock(*args[:2], mode=mode, **kwargs)
+        return self._loss_with_afan(functools.partial(stock, mode='loss'), args[:2], kwargs)  # type: ignore
+
+
+def _choose(size: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Draw ``fraction`` of the samples, at least one, in ascending order."""
+    count = max(1, int(round(size * fraction)))
+    return torch.randperm(size, generator=generator)[:count].sort().values
+
+
+@functools.lru_cache(maxsize=None)
+def _say_single_graph() -> None:
+    print_log('A-FAN runs with the single-graph schedule, because the distributed wrapper of the model calls its forward '
+              'and owns the backward: same gradients, more memory than two-phase', logger='current')
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside distributed wrappers."""
+    while hasattr(model, 'module') and isinstance(model.module, nn.Module):
+        model = model.module
+    return model

@@ -1,0 +1,111 @@
+"""What an A-FAN model keeps between steps, outside its parameters, buffers and state dict."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
+
+
+class LearnedStrengths:
+    """One learned factor per tap on its strengths, with an SGD of its own (the authors' ``main_learnable.py``).
+
+    They are no parameters of the model, so that its state dict stays the stock model's;
+    :class:`mmafan.hooks.AdvFeatureHook` steps them and keeps them in the checkpoint.
+
+    Args:
+        config: Rate, momentum, penalty and start.
+        names: Names of the taps.
+    """
+
+    def __init__(self, config: LearnStrengthsConfig, names: Any) -> None:
+        self.config = config
+        start = 1 / len(names) if config.init is None else config.init
+        self.factors: Dict[str, Tensor] = {n: torch.tensor(float(start), requires_grad=True) for n in names}
+        self._momenta: Dict[str, Tensor] = {n: torch.zeros(()) for n in names}
+
+    def step(self, grad_scale: float = 1.0) -> None:
+        """Update from the accumulated gradients, then move back to the plane ``sum w = 1``.
+
+        Args:
+            grad_scale: What the gradients have been multiplied with (the loss scale of mixed precision).
+        """
+        with torch.no_grad():
+            for name, factor in self.factors.items():
+                gradient = torch.zeros(()) if factor.grad is None else factor.grad / grad_scale
+                all_reduce(gradient, op='mean')
+                factor.grad = None
+                if not torch.isfinite(gradient):  # mixed precision overflowed: its step is skipped too
+                    continue
+                momentum = self._momenta[name]
+                momentum.mul_(self.config.momentum).add_(gradient + self.config.l1 * factor.sign())
+                factor.sub_(momentum, alpha=self.config.lr)
+            shift = (sum(self.factors.values()) - 1) / len(self.factors)
+            for factor in self.factors.values():
+                factor.sub_(shift)
+
+    def state_dict(self) -> Dict[str, Dict[str, float]]:
+        """Factors and momenta as plain numbers."""
+        return {'factors': {n: float(v) for n, v in self.factors.items()},
+                'momenta': {n: float(v) for n, v in self._momenta.items()}}
+
+    def load_state_dict(self, state: Dict[str, Dict[str, float]]) -> None:
+        """Restore what :meth:`state_dict` gave; taps it does not name keep their values."""
+        for target, values in ((self.factors, state['factors']), (self._momenta, state['momenta'])):
+            for name in target.keys() & values.keys():
+                target[name].data.fill_(values[name])
+
+
+class AFANRuntime:
+    """Run-time state of an A-FAN model; the hook sets it, the model reads it.
+
+    Attributes:
+        config: The validated ``afan=dict(...)``.
+        strength_scale: Factor on all strengths in [0, 1]; 0 switches A-FAN off.
+        iteration: Number of the training step, the seed of the attack's own draws.
+        checked: Whether the first training pass has proven the taps to work.
+        hooked: Whether a hook is in charge.
+        diagnostics: Latest measurements by name, each a tensor of no dimension.
+        num_passes: Number of adversarial passes since the hook last looked.
+        num_norms: Number of pass-aware norms the model was built with.
+    """
+
+    def __init__(self, config: AFANConfig) -> None:
+        self.config = config
+        self.strength_scale = 1.0
+        self.iteration = 0
+        self.checked = False
+        self.hooked = False
+        self.grad_scale = 1.0
+        self.diagnostics: Dict[str, Tensor] = {}
+        self.num_passes = 0
+        self.num_norms = 0
+        self.learned: Optional[LearnedStrengths] = None
+        if config.learn_strengths is not None:
+            self.learned = LearnedStrengths(config.learn_strengths, list(config.taps))
+        self._inside = False
+
+    @property
+    def taps(self) -> Dict[str, TapConfig]:
+        """The taps that take part in this step; empty where A-FAN is off."""
+        if self.strength_scale <= 0:
+            return {}
+        return {name: tap for name, tap in self.config.taps.items() if tap.active}
+
+    @property
+    def inside(self) -> bool:
+        """Whether a pass of A-FAN is running: the model's loss is then the stock one."""
+        return self._inside
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Mark the passes run inside as A-FAN's own."""
+        before, self._inside = self._inside, True
+        try:
+            yield
+        finally:
+            self._inside = before

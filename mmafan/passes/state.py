@@ -1,0 +1,60 @@
+"""Which pass is running: the state norm layers react to, in place of ``self.training``."""
+from __future__ import annotations
+
+import enum
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Iterator, List
+
+
+class PassKind(enum.Enum):
+    """The kind of a forward pass.
+
+    ``CLEAN`` is the ordinary pass, ``ATTACK`` a further PGD step that only wants the gradient at the tap (and leaves
+    no trace), ``ADVERSARIAL`` a pass whose loss trains the tail.
+    """
+    CLEAN = 'clean'
+    ATTACK = 'attack'
+    ADVERSARIAL = 'adversarial'
+
+
+@dataclass(frozen=True)
+class PassState:
+    """The running pass and the batch norm policy it asks for (see :class:`mmafan.config.AFANConfig`)."""
+    kind: PassKind = PassKind.CLEAN
+    batch_norm: str = 'shared'
+
+
+# A plain module-level stack, not a thread-local: recomputation under activation checkpointing happens in autograd's
+# own threads and has to see the state of the pass whose backward is running.
+_STACK: List[PassState] = [PassState()]
+
+
+def current_pass() -> PassState:
+    """Return the state of the running pass; outside :func:`running_pass` it is a clean one.
+
+    Example:
+        >>> current_pass().kind
+        <PassKind.CLEAN: 'clean'>
+    """
+    return _STACK[-1]
+
+
+@contextmanager
+def running_pass(kind: PassKind, batch_norm: str = 'shared') -> Iterator[None]:
+    """Mark everything run inside as a pass of ``kind``.
+
+    Args:
+        kind: The pass.
+        batch_norm: One of ``mmafan.config.BATCH_NORM_POLICIES``.
+
+    Example:
+        >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
+        ...     current_pass().batch_norm
+        'frozen'
+    """
+    _STACK.append(PassState(kind, batch_norm))
+    try:
+        yield
+    finally:
+        _STACK.pop()

@@ -1,0 +1,134 @@
+"""Registries of scope ``mmafan``, and the rule that makes ``AFAN<Stock>`` for every stock model."""
+from __future__ import annotations
+
+import importlib
+from typing import Any, Dict, List, Optional, Type
+
+from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import root as _root
+
+from .compat import apply as _apply_workarounds
+
+_apply_workarounds()
+
+SCOPE = 'mmafan'
+PREFIX = 'AFAN'
+CODEBASES = ('mmpretrain', 'mmdet', 'mmseg')
+# Models whose files import a codebase: imported when one is asked for.
+LAZY_MODULES = {'CIFARResNet': 'mmafan.models.backbones.cifar_resnet'}
+
+
+def _surrounding_scope() -> Optional[str]:
+    """Innermost default scope that is not mmafan's own.
+
+    ``_base_ = 'mmafan::...'`` stamps ``_scope_='mmafan'`` on what it brings; types in it still mean those of the
+    codebase the config trains under.
+    """
+    for instance in reversed(list(DefaultScope._instance_dict.values())):
+        if instance.scope_name not in (SCOPE, 'mmengine'):
+            return instance.scope_name
+    return None
+
+
+class ScopedRegistry(Registry):
+    """A child of a root registry that looks in the surrounding codebase for what mmafan does not define."""
+
+    def get(self, key: str) -> Optional[Type]:
+        """Find a class by name; see :meth:`mmengine.registry.Registry.get`."""
+        found = _plain_get(super().get, key)
+        scope = _surrounding_scope()
+        if found is None and '.' not in key and scope is not None:
+            _import_registry(scope)
+            child = self.root._search_child(scope)
+            if child is not None and child is not self:
+                found = _plain_get(child.get, key)
+        return found
+
+
+class ModelRegistry(ScopedRegistry):
+    """MODELS of mmafan: ``AFAN<Stock>`` is made from the stock model of that name when first asked for."""
+
+    def get(self, key: str) -> Optional[Type]:
+        """Find a class by name, making ``AFAN<Stock>`` on demand.
+
+        Raises:
+            KeyError: If there is no stock model of that name, with the closest names.
+        """
+        name = key[len(SCOPE) + 1:] if key.startswith(f'{SCOPE}.') else key
+        if name in LAZY_MODULES:
+            importlib.import_module(LAZY_MODULES[name])
+        if name in self._module_dict:
+            return self._module_dict[name]
+        if name.startswith(PREFIX) and '.' not in name:
+            from .models.factory import make_afan_class
+            return make_afan_class(self._find_stock(name))
+        return super().get(key)
+
+    def _find_stock(self, name: str) -> Type:
+        stock = name[len(PREFIX):]
+        found: Dict[str, Type] = {}
+        names: List[str] = []
+        for scope, registry in self._candidates().items():
+            cls = registry._module_dict.get(stock)
+            names += [f'{PREFIX}{n}' for n in registry._module_dict]
+            if cls is not None and cls not in found.values():
+                found[scope] = cls
+        surrounding = _surrounding_scope()
+        if surrounding in found:
+            return found[surrounding]
+        if len(found) == 1:
+            return next(iter(found.values()))
+        from .config import suggest
+        if found:
+            raise KeyError(f"model type '{name}' is ambiguous: {', '.join(sorted(found))} each have a {stock!r}; "
+                           f'set default_scope to one of them')
+        raise KeyError(f"model type '{SCOPE}.{name}' needs a registered model named {stock!r}, and there is none; "
+                       f'{suggest(name, names)}')
+
+    def _candidates(self) -> Dict[str, Registry]:
+        """Registries a stock model may come from, the surrounding scope's first; codebases not installed are absent."""
+        surrounding = _surrounding_scope()
+        for scope in (surrounding, *([] if surrounding in CODEBASES else CODEBASES)):
+            if scope is not None:
+                _import_registry(scope)
+        root = self.root
+        children = {scope: child for scope, child in root._children.items() if scope != SCOPE}
+        candidates = {surrounding: children.pop(surrounding)} if surrounding in children else {}
+        candidates.update(children)
+        for scope, registry in candidates.items():
+            if scope == surrounding or surrounding not in CODEBASES:
+                _plain_get(registry.get, '')  # imports the modules that register
+        candidates['mmengine'] = root
+        return candidates
+
+
+def _plain_get(get: Any, key: str) -> Optional[Type]:
+    """``Registry.get`` that answers None where mmengine raises for a name it cannot import."""
+    try:
+        return get(key)
+    except (RuntimeError, ImportError):
+        return None
+
+
+def _import_registry(scope: str) -> None:
+    try:
+        importlib.import_module(f'{scope}.registry')
+    except ImportError:
+        pass
+
+
+def _child(name: str, cls: Type[Registry] = ScopedRegistry, locations: Optional[List[str]] = None) -> Registry:
+    parent = getattr(_root, name)
+    return cls(parent.name, parent=parent, scope=SCOPE, locations=locations or ['mmafan'])
+
+
+MODELS = _child('MODELS', ModelRegistry)
+HOOKS = _child('HOOKS')
+DATASETS = _child('DATASETS')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
+# Every other root registry gets a child too, only so that types in a config reached through 'mmafan::' resolve.
+OTHERS = {
+    name: _child(name)
+    for name in vars(_root)
+    if isinstance(getattr(_root, name), Registry) and name not in ('MODELS', 'HOOKS', 'DATASETS', 'MODEL_WRAPPERS')
+}
