@@ -5,6 +5,6 @@ from .memory import peak_memory, resident_bytes
 from .published import published_step
 
 __all__ = [
-    'StepCost', 'load_batches', 'measure_step_cost', 'peak_memory', 'published_step', 'random_batches',
-    'resident_bytes', 'theoretical_cost'
+    'StepCost', 'load_batches', 'measure_step_cost', 'peak_memory', 'published_step',
+    'random_batches', 'resident_bytes', 'theoretical_cost'
 ]

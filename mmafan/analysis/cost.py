@@ -10,11 +10,12 @@ In theory a step with A-FAN costs, in units of a baseline step,
 
     1 + sum over taps of  p * (N * tau + A * alpha)
 
-with N adversarial passes (the number of strengths, or 1 where each sample draws one), p the fraction
-of the samples that takes part, A the attack passes that the clean backward does not give for nothing
-(``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share of one such
-pass: a forward of the tail and its gradient at the tap, no gradient of weights. Not in the theory:
-the second backward through the tail that a tap with ``losses`` of its own needs in the clean pass.
+with N adversarial passes (the number of strengths, or 1 where each sample draws one), p the
+fraction of the samples that takes part, A the attack passes that the clean backward does not give
+for nothing (``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share
+of one such pass: a forward of the tail and its gradient at the tap, no gradient of weights. Not in
+the theory: the second backward through the tail that a tap with ``losses`` of its own needs in the
+clean pass.
 """
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class StepCost:
     """Result of :func:`measure_step_cost`.
 
     Attributes:
-        seconds: Median seconds of a step: ``baseline``, ``afan`` and, where measured, ``published``.
+        seconds: Median of a step: ``baseline``, ``afan`` and, where measured, ``published``.
         rounds: All measured seconds.
         tails: For each tap ``share`` (tau), ``attack_share`` (alpha; 0 where no attack pass runs),
             ``passes`` (N), ``attack_passes`` (A) and ``fraction`` (p).
@@ -73,7 +74,8 @@ class StepCost:
         return {**asdict(self), 'ratios': self.ratios}
 
 
-def theoretical_cost(taps: Mapping[str, TapConfig], tails: Mapping[str, Mapping[str, float]]) -> float:
+def theoretical_cost(taps: Mapping[str, TapConfig],
+                     tails: Mapping[str, Mapping[str, float]]) -> float:
     """Return the theoretical cost of an A-FAN step in baseline steps (see the module's text).
 
     Args:
@@ -104,7 +106,8 @@ def measure_step_cost(cfg: Any,
                       warmup: int = 2,
                       device: Any = 'cpu',
                       published: bool = True,
-                      memory: bool = True) -> StepCost:
+                      memory: bool = True,
+                      process_time: bool = False) -> StepCost:
     """Measure the training step of an A-FAN config beside the same config without A-FAN.
 
     Args:
@@ -115,6 +118,7 @@ def measure_step_cost(cfg: Any,
         device: Where to train.
         published: Whether to measure the published schedule too (not possible for input taps).
         memory: Whether to measure peak memory too (one more step of each).
+        process_time: See :class:`mmafan.analysis.timing.Clock`.
 
     Raises:
         ValueError: If the model of the config is not an A-FAN model.
@@ -128,13 +132,13 @@ def measure_step_cost(cfg: Any,
     if published:
         arm = arms['published'] = _Arm(cfg, device, afan=True)
         steps['published'] = functools.partial(_published, arm)
-    probe = TailProbe(arms['baseline'].model, {name: tap.module for name, tap in taps.items()},
-                      Clock(device))
+    clock = Clock(device, process_time)
+    probe = TailProbe(arms['baseline'].model, {n: tap.module for n, tap in taps.items()}, clock)
     steps['probe'] = lambda data: probe.run(lambda: arms['baseline'].train_step(data))
     for name, tap in taps.items():
         if num_attack_passes(tap):
             steps[f'attack_{name}'] = _attack_pass(arms['afan'], name, tap, batches[0])
-    rounds = time_in_turn(steps, batches, repeats, warmup, Clock(device))
+    rounds = time_in_turn(steps, batches, repeats, warmup, clock)
     medians = {name: statistics.median(values) for name, values in rounds.items()}
     tails = {name: dict(share=statistics.median(probe.shares[name][-repeats:]),
                         attack_share=medians.get(f'attack_{name}', 0.0) / medians['baseline'],
@@ -159,7 +163,7 @@ def baseline_model(cfg: Any) -> Any:
     kind = str(model.get('type'))
     scope, _, name = kind.rpartition('.')
     if not name.startswith(PREFIX) or 'afan' not in model:
-        raise ValueError(f"model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), such as "
+        raise ValueError("model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), such as "
                          f"'mmafan.AFANImageClassifier', got {kind!r}")
     afan = model.pop('afan')
     model['type'] = name[len(PREFIX):]
@@ -180,9 +184,9 @@ class _Arm:
         if afan:
             model.update(type=cfg.model.type, afan=fields)
         torch.manual_seed(0)
-        self.model = MODELS.build(model)
-        self.model.init_weights()
-        self.model.to(device).train()
+        # No init_weights: it may load a checkpoint, and the weights' values do not change the cost.
+        self.model = MODELS.build(model).to(device)
+        self.model.train()
         if afan:
             self.model.afan.hooked = True
         self.optim_wrapper = build_optim_wrapper(self.model, copy.deepcopy(cfg.optim_wrapper))

@@ -24,13 +24,13 @@ def published_step(model: Any, data: Any, optim_wrapper: Any) -> Tensor:
     """Train one step in the order of the authors' ``main_perturb.py`` and ``main_learnable.py``.
 
     For every tap: a forward of the head, for its feature alone (with gradients on, as theirs, and
-    detached afterwards); for every attack step a forward of the tail and its gradient at the feature.
-    Then, for every tap and strength, a forward of the tail; then the whole clean forward; all graphs
-    live until one backward of the summed loss. Nothing of the clean pass is used again.
+    detached afterwards); for every attack step a forward of the tail and its gradient at the
+    feature. Then, for every tap and strength, a forward of the tail; then the whole clean forward;
+    all graphs live until one backward of the summed loss. Nothing of the clean pass is used again.
 
     The authors draw neither samples nor strengths: every sample takes part (``fraction`` is 1) and
-    every strength has a pass, of an equal share of the weight where the config draws one. Jumping to
-    the tap is done as in this package's own tail passes, so both schedules pay the same for it.
+    every strength has a pass, of an equal share of the weight where the config draws one. Jumping
+    to the tap is done as in this package's own tail passes: both schedules pay the same for it.
 
     Args:
         model: An A-FAN model; taps at the model's inputs have no head and are not supported.

@@ -44,6 +44,19 @@ def weight_losses(losses: Losses, weight: float, prefix: str = '') -> Losses:
             for k, v in losses.items()}
 
 
+def clean_losses(losses: Losses, weight: float) -> Losses:
+    """Weight the clean losses for a sum with adversarial ones.
+
+    A term named just ``'loss'`` becomes ``'clean_loss'``: ``parse_losses`` logs the total under that name.
+
+    Example:
+        >>> import torch
+        >>> clean_losses({'loss': torch.tensor(2.)}, 0.5)
+        {'clean_loss': tensor(1.)}
+    """
+    return {'clean_loss' if k == 'loss' else k: v for k, v in weight_losses(losses, weight).items()}
+
+
 def detach_losses(losses: Losses) -> Losses:
     """Detach every entry, for logging."""
     return {k: _entries(Tensor.detach, v) for k, v in losses.items()}

@@ -18,7 +18,7 @@ from ..passes.attack import Attack
 from ..passes.recording import INPUTS
 from ..passes.rng import derived_generator
 from .checks import check_first_pass, check_model
-from .losses import Losses, detach_losses, select_losses, weight_losses
+from .losses import Losses, clean_losses, detach_losses, select_losses, weight_losses
 from .runtime import AFANRuntime
 
 RunLoss = Callable[[Batch], Losses]
@@ -81,9 +81,9 @@ class AFANModelMixin:
 
     def _two_phase_step(self, batch: Batch, run: RunLoss, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         recording, losses = self._clean_pass(batch, run)
-        losses = weight_losses(losses, self.afan.config.clean_weight)
         gradients = {name: self._selected_gradients(recording, name, losses)
                      for name, tap in self.afan.taps.items() if tap.losses is not None}
+        losses = clean_losses(losses, self.afan.config.clean_weight)
         log = detach_losses(losses)
         # `backward` counts iterations for gradient accumulation; all passes of a step are one iteration.
         count = optim_wrapper._inner_count
@@ -136,7 +136,7 @@ class AFANModelMixin:
             return self._anchored(losses)
         if is_distributed():
             _say_single_graph()
-        merged = weight_losses(losses, runtime.config.clean_weight)
+        merged = clean_losses(losses, runtime.config.clean_weight)
         gradients = {name: self._selected_gradients(recording, name, losses) for name in runtime.taps}
         for adversarial in self._adversarial_losses(batch, recording, run, gradients):
             merged.update(adversarial)

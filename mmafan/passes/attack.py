@@ -1,7 +1,7 @@
 """From a recorded feature and its gradient to the perturbed features of every strength."""
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -85,23 +85,24 @@ class Attack:
             moved.append(torch.where(keep, new, clean))
         self.adversarial = moved
 
-    def perturbed(self, learned: Optional[Tensor] = None) -> List[List[Tensor]]:
-        """Make the features of the adversarial passes.
+    def perturbed(self, learned: Optional[Tensor] = None) -> Iterator[List[Tensor]]:
+        """Make the features of the adversarial passes, each only when asked for.
 
         Args:
             learned: A learned factor on the strengths, a tensor of no dimension that may require grad.
 
-        Returns:
+        Yields:
             For each pass one list with a tensor for each of the tap's tensors. Passes are in the order of the
             configured strengths; with ``strength_sampling='random'`` there is one.
         """
         config = self.config
         factor = self.scale if learned is None else self.scale * learned
         if config.strength_sampling == 'all':
-            return [[self._strength(i, factor, s, config.reinject[k]) for i in range(len(self.clean))]
-                    for k, s in enumerate(config.strengths)]
+            for strength, reinject in zip(config.strengths, config.reinject):
+                yield [self._strength(i, factor, strength, reinject) for i in range(len(self.clean))]
+            return
         choices = draw_strengths(config.strengths, self.clean[0].shape[0], self.generator)
-        return [[self._random_strength(i, factor, choices) for i in range(len(self.clean))]]
+        yield [self._random_strength(i, factor, choices) for i in range(len(self.clean))]
 
     def _strength(self, index: int, factor: float | Tensor, strength: float | Tensor, reinject: bool) -> Tensor:
         config, clean = self.config, self.clean[index]

@@ -34,7 +34,7 @@ class TapCapture:
 
     Attributes:
         outputs: Output of every call of the tap's module, detached; usually one call with one tensor ``(N, C, ...)``.
-        live: The floating tensors the tail really consumed, still part of the clean graph (for ``autograd.grad``).
+        live: The floating tensors, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
         head: The modules that had finished, outermost only, with their detached outputs in order of calls.
         random_state: Random streams as they were when the tap was reached.
@@ -65,17 +65,16 @@ class TapCapture:
     def _track(self, tensor: Tensor) -> Tensor:
         if not torch.is_floating_point(tensor):
             return tensor
-        copy = tensor.clone()
         index = len(self.live)
-        self.live.append(copy)
+        self.live.append(tensor)
         self.gradients.append(None)
-        if copy.requires_grad:
+        if tensor.requires_grad:
 
             def keep(gradient: Tensor) -> None:
                 self.gradients[index] = gradient.detach()
 
-            copy.register_hook(keep)
-        return copy
+            tensor.register_hook(keep)
+        return tensor.clone()
 
     def rebuild(self, features: Sequence[Tensor], indices: Optional[Tensor], size: int) -> List[Any]:
         """Put perturbed tensors in the places of the clean ones.

@@ -1,0 +1,81 @@
+"""A naive A-FAN step, written from the method's equations for any model, without a line of mmafan.
+
+The whole network runs again for every pass; the tap's output is replaced through a plain forward hook; every graph is kept
+until one backward. Slow, and obviously right.
+"""
+from __future__ import annotations
+
+import torch
+
+
+def _with_output(module, replacement, run):
+    """Run with the module's output replaced; the replacement is a constant, so nothing before it gets a gradient."""
+    handle = module.register_forward_hook(lambda *_: replacement)
+    try:
+        return run()
+    finally:
+        handle.remove()
+
+
+def _capture(module, run):
+    kept = []
+
+    def hook(_, __, output):
+        kept.append(output)
+        return output.clone()  # an in-place operation after the tap must not change what was kept
+
+    handle = module.register_forward_hook(hook)
+    try:
+        return run(), kept[0]
+    finally:
+        handle.remove()
+
+
+def naive_step(model, data, module_name, *, step_size, strengths, reinject, weights, clean_weight=1.0, num_steps=1,
+               radius=None, norm='linf', seed=0, head=()):
+    """Return ``(total loss, adversarial losses)`` and leave the gradients of one step in the parameters.
+
+    Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules that
+    finish before the tap: where a shortcut leads around the tap, their outputs are constants of an adversarial pass too.
+    """
+    module = model.get_submodule(module_name)
+
+    def run():
+        torch.manual_seed(seed)
+        losses = model.stock_loss(**data)
+        return sum(v.mean() for k, v in losses.items() if 'loss' in k)
+
+    clean_loss, feature = _capture(module, run)
+    clean = feature.detach()
+    adversarial = clean.clone()
+    for _ in range(num_steps):
+        point = adversarial.detach().requires_grad_()
+        gradient, = torch.autograd.grad(_with_output(module, point.clone(), run), point)
+        if norm == 'linf':
+            adversarial = point.detach() + step_size * torch.sign(gradient)
+            if radius is not None:
+                adversarial = clean + torch.clamp(adversarial - clean, -radius, radius)
+        else:
+            length = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+            adversarial = point.detach() + step_size * gradient / length
+            if radius is not None:
+                delta = adversarial - clean
+                length = delta.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+                adversarial = clean + delta * torch.clamp(radius / length, max=1.0)
+    total = clean_weight * clean_loss
+    terms = []
+    frozen = [p for name in head for p in model.get_submodule(name).parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for strength, mixed, weight in zip(strengths, reinject, weights):
+        perturbed = clean + strength * (adversarial - clean)
+        if mixed:
+            mu, sigma = clean.mean(1, keepdim=True), (clean.var(1, keepdim=True) + 1e-5).sqrt()
+            mu_i, sigma_i = perturbed.mean(1, keepdim=True), (perturbed.var(1, keepdim=True) + 1e-5).sqrt()
+            perturbed = sigma_i * (clean - mu) / sigma + mu_i
+        terms.append(_with_output(module, perturbed, run))
+        total = total + weight * terms[-1]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    total.backward()
+    return float(total.detach()), [float(t.detach()) for t in terms]
