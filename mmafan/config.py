@@ -161,15 +161,15 @@ class TapConfig:
 
     def _check_strengths(self) -> None:
         w = self.where
-        strengths = (self.strengths, ) if _is_number(self.strengths) else self.strengths
+        strengths: Any = (self.strengths, ) if _is_number(self.strengths) else self.strengths
         if (not isinstance(strengths, (tuple, list)) or not strengths
                 or not all(_is_number(s) and 0 < s <= 1 for s in strengths)):
             _fail(f'{w}.strengths', self.strengths, 'fractions in (0, 1], such as (0.5, 1.0)')
         count = len(strengths)
-        reinject = (self.reinject, ) if isinstance(self.reinject, bool) else self.reinject
+        reinject: Any = (self.reinject, ) if isinstance(self.reinject, bool) else self.reinject
         if not isinstance(reinject, (tuple, list)) or not all(isinstance(r, bool) for r in reinject):
             _fail(f'{w}.reinject', self.reinject, 'True, False or one of them per strength')
-        weight = (self.weight, ) if _is_number(self.weight) else self.weight
+        weight: Any = (self.weight, ) if _is_number(self.weight) else self.weight
         if (not isinstance(weight, (tuple, list)) or not all(_is_number(v) and v >= 0 for v in weight)):
             _fail(f'{w}.weight', self.weight, 'a number of at least 0, or one per strength')
         if self.strength_sampling == 'random' and len(weight) != 1:

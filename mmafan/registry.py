@@ -93,7 +93,9 @@ class ModelRegistry(ScopedRegistry):
                 _import_registry(scope)
         root = self.root
         children = {scope: child for scope, child in root._children.items() if scope != SCOPE}
-        candidates = {surrounding: children.pop(surrounding)} if surrounding in children else {}
+        candidates: Dict[str, Registry] = {}
+        if surrounding is not None and surrounding in children:
+            candidates[surrounding] = children.pop(surrounding)
         candidates.update(children)
         for scope, registry in candidates.items():
             if scope == surrounding or surrounding not in CODEBASES:

@@ -139,7 +139,7 @@ class AdvFeatureHook(Hook):
         self._restored = checkpoint.get(CHECKPOINT_KEY, {})
 
 
-def training_state(model: nn.Module) -> Dict[str, Any]:
+def training_state(model: Any) -> Dict[str, Any]:
     """Return what training needs beyond the stock state dict: auxiliary norms and learned strengths; often empty."""
     norms = {name: value.detach().cpu() for name, value in _auxiliary_tensors(model).items()}
     state: Dict[str, Any] = {'norms': norms} if norms else {}
@@ -149,7 +149,7 @@ def training_state(model: nn.Module) -> Dict[str, Any]:
     return state
 
 
-def load_training_state(model: nn.Module, state: Dict[str, Any]) -> None:
+def load_training_state(model: Any, state: Dict[str, Any]) -> None:
     """Restore what :func:`training_state` gave; entries that no longer fit the model are left out."""
     with torch.no_grad():
         for name, target in _auxiliary_tensors(model).items():

@@ -65,7 +65,7 @@ class AuxiliaryNorm:
 
 
 def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
-    own = dict(source.named_parameters(recurse=False))
+    own: Dict[str, Tensor] = dict(source.named_parameters(recurse=False))
     own.update(source.named_buffers(recurse=False))
     for name, value in [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]:
         value.data.copy_(own[name].data)
@@ -160,7 +160,7 @@ def _mixed(cache: Dict[Type[nn.Module], Type[nn.Module]], mixin: type, cls: Type
     return cache[cls]
 
 
-def _add_auxiliary(norm: nn.Module) -> None:
+def _add_auxiliary(norm: Any) -> None:
     auxiliary = norm._modules.get(AUXILIARY)
     if auxiliary is None:
         auxiliary = copy.deepcopy(norm)
@@ -193,7 +193,7 @@ def adopt_norms(model: nn.Module, policy: str) -> int:
         if not isinstance(module, _BatchNorm) or id(module) in inner:
             continue
         if not isinstance(module, PassAwareNorm):
-            module.__class__ = _mixed(_ADOPTED, PassAwareNorm, type(module))
+            module.__class__ = _mixed(_ADOPTED, PassAwareNorm, type(module))  # type: ignore[assignment]
         norms.append(module)
     for norm in norms:
         if AUXILIARY in norm._modules or (getattr(norm, 'policy', None) or policy) == 'separate':

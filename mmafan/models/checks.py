@@ -44,7 +44,7 @@ def _closest(path: str, names: list) -> str:
     return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
 
 
-def check_first_pass(model: nn.Module, recording: Recording, batch: Batch,
+def check_first_pass(model: Any, recording: Recording, batch: Batch,
                      run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> None:
     """Check, after the first clean forward and before any weight changes, that every tap works.
 
@@ -69,14 +69,14 @@ def check_first_pass(model: nn.Module, recording: Recording, batch: Batch,
             _check_replay(model, recording, batch, run, losses, name)
 
 
-def _check_replay(model: nn.Module, recording: Recording, batch: Batch,
+def _check_replay(model: Any, recording: Recording, batch: Batch,
                   run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any], name: str) -> None:
     """An unperturbed adversarial pass must give the clean loss."""
     features = recording.captures[name].features
-    clean = float(model.parse_losses(losses)[0].detach())  # type: ignore[operator]
+    clean = float(model.parse_losses(losses)[0].detach())
     copies = [f.clone() for f in features]
     with recording.replay(name, copies, PassKind.ATTACK, 'batch', with_grad=False):
-        again = float(model.parse_losses(run(batch))[0])  # type: ignore[operator]
+        again = float(model.parse_losses(run(batch))[0])
     if abs(again - clean) > 1e-2 * max(abs(clean), 1e-2) and torch.isfinite(torch.tensor(clean)):
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay their outputs, and {clean:.6g} when they run')

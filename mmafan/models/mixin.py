@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import torch
 from mmengine.dist import get_rank, is_distributed
@@ -63,14 +63,14 @@ class AFANModelMixin:
         runtime = self.afan
         if not runtime.taps or not self._two_phase(optim_wrapper):
             return super().train_step(data, optim_wrapper)  # type: ignore[misc]
-        with optim_wrapper.optim_context(self):  # type: ignore[arg-type]
+        with optim_wrapper.optim_context(self):
             data = self.data_preprocessor(data, True)  # type: ignore[attr-defined]
         batch = Batch((), data) if isinstance(data, dict) else Batch(tuple(data), {})
         scaler = getattr(optim_wrapper, 'loss_scaler', None)
         runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
 
         def run(batch: Batch) -> Losses:
-            with optim_wrapper.optim_context(self), runtime.entered():  # type: ignore[arg-type]
+            with optim_wrapper.optim_context(self), runtime.entered():
                 return self(*batch.args, **batch.kwargs, mode='loss')  # type: ignore[operator]
 
         try:
@@ -172,7 +172,7 @@ class AFANModelMixin:
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
             losses = run(batch)
         if not runtime.checked:
-            check_first_pass(self, recording, batch, run, losses)  # type: ignore[arg-type]
+            check_first_pass(self, recording, batch, run, losses)
             runtime.checked = True
         return recording, losses
 
@@ -190,7 +190,7 @@ class AFANModelMixin:
         return max(self.afan.grad_scale, 1024.0) if half else 1.0
 
     def _adversarial_losses(self, batch: Batch, recording: Recording, run: RunLoss,
-                            gradients: Dict[str, Sequence[Optional[Tensor]]]) -> Iterator[Losses]:
+                            gradients: Mapping[str, Sequence[Optional[Tensor]]]) -> Iterator[Losses]:
         """Yield the weighted, prefixed losses of every adversarial pass, one at a time."""
         runtime = self.afan
         for index, (name, tap) in enumerate(runtime.taps.items()):
@@ -264,7 +264,7 @@ def _say_single_graph() -> None:
               'and owns the backward: same gradients, more memory than two-phase', logger='current')
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """Return the model inside distributed wrappers."""
     while hasattr(model, 'module') and isinstance(model.module, nn.Module):
         model = model.module

@@ -10,7 +10,7 @@ from ..config import TapConfig
 from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength,
                           project_l2, project_linf, reinject_statistics, sample_std)
 
-GradientFunction = Callable[[List[Tensor]], List[Tensor]]
+GradientFunction = Callable[[List[Tensor]], List[Optional[Tensor]]]
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Attack:
         config = self.config
         if config.direction == 'random_sign':
             gradients = [torch.randn(f.shape, generator=self.generator).to(f) for f in self.clean]
-        if config.random_start and config.direction == 'gradient':
+        if config.random_start and config.radius is not None and config.direction == 'gradient':
             radii = [unit * config.radius for unit in self.units]
             self.adversarial = [f + draw_random_start(f, radius, config.norm, self.generator)
                                 for f, radius in zip(self.clean, radii)]

@@ -72,6 +72,7 @@ def summarize_curves(curves: Sequence[Curve]) -> Tuple[np.ndarray, np.ndarray, n
 def draw_curves(runs: Mapping[str, Sequence[PathLike]],
                 names: Sequence[str] = ('loss', ),
                 labels: Optional[Mapping[str, str]] = None,
+                units: Optional[Mapping[str, str]] = None,
                 path: Optional[PathLike] = None) -> Any:
     """Draw one panel per value: for every arm its mean over runs and a band of one standard deviation.
 
@@ -79,6 +80,7 @@ def draw_curves(runs: Mapping[str, Sequence[PathLike]],
         runs: Arm to the work folders of its runs (one per seed).
         names: Keys of the values to draw.
         labels: Nicer names for the keys.
+        units: What a step of a key counts, such as ``'iteration'`` or ``'epoch'``.
         path: File to save to; its ending gives the format.
 
     Returns:
@@ -92,9 +94,10 @@ def draw_curves(runs: Mapping[str, Sequence[PathLike]],
     for panel, name in zip(panels, names):
         for arm, folders in runs.items():
             steps, mean, deviation = summarize_curves([read_scalars(folder, name) for folder in folders])
-            line, = panel.plot(steps, mean, label=f'{arm} (n={len(folders)})', linewidth=1.5)
+            line, = panel.plot(steps, mean, label=f'{arm} (n={len(folders)})', linewidth=1.5,
+                               marker='o' if len(steps) < 3 else None)
             panel.fill_between(steps, mean - deviation, mean + deviation, alpha=0.2, color=line.get_color())
-        panel.set_xlabel('step')
+        panel.set_xlabel((units or {}).get(name, 'step'))
         panel.set_ylabel((labels or {}).get(name, name))
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
