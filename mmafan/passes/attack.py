@@ -96,13 +96,16 @@ class Attack:
             configured strengths; with ``strength_sampling='random'`` there is one.
         """
         config = self.config
-        factor = self.scale if learned is None else self.scale * learned
+
+        def factor() -> float | Tensor:  # anew for each pass: its backward frees the graph
+            return self.scale if learned is None else self.scale * learned
+
         if config.strength_sampling == 'all':
             for strength, reinject in zip(config.strengths, config.reinject):
-                yield [self._strength(i, factor, strength, reinject) for i in range(len(self.clean))]
+                yield [self._strength(i, factor(), strength, reinject) for i in range(len(self.clean))]
             return
         choices = draw_strengths(config.strengths, self.clean[0].shape[0], self.generator)
-        yield [self._random_strength(i, factor, choices) for i in range(len(self.clean))]
+        yield [self._random_strength(i, factor(), choices) for i in range(len(self.clean))]
 
     def _strength(self, index: int, factor: float | Tensor, strength: float | Tensor, reinject: bool) -> Tensor:
         config, clean = self.config, self.clean[index]
