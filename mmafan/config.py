@@ -1,14 +1,12 @@
 """The ``afan=dict(...)`` field of a model config, as frozen and validated dataclasses."""
 from __future__ import annotations
 
-import difflib
-import math
 from dataclasses import dataclass, field, fields
-from numbers import Real
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .functional.perturb import NORMS
 from .functional.statistics import MOMENTS
+from .validation import check_choice, check_integer, check_number, fail, is_number, suggest
 
 STEP_UNITS = ('absolute', 'std')
 STRENGTH_SAMPLINGS = ('all', 'random')
@@ -19,48 +17,10 @@ SCHEDULES = ('auto', 'two_phase', 'single_graph')
 T = TypeVar('T')
 
 
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """Say which valid names come closest to a wrong one, or list all where none does.
-
-    Example:
-        >>> suggest('step_sise', ['step_size', 'weight'])
-        "did you mean 'step_size'?"
-    """
-    valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    if close:
-        return 'did you mean ' + ' or '.join(repr(c) for c in close) + '?'
-    return 'valid names are ' + ', '.join(repr(v) for v in valid[:12])
-
-
-def _fail(where: str, value: Any, right: str) -> None:
-    raise ValueError(f'{where} must be {right}, got {value!r}')
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_choice(where: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        hint = suggest(value, choices) if isinstance(value, str) else ''
-        _fail(where, value, f'one of {tuple(choices)}' + (f' ({hint})' if hint.startswith('did') else ''))
-
-
-def _check_number(where: str, value: Any, right: str, low: float, open_low: bool = False) -> None:
-    if not _is_number(value) or value < low or (open_low and value == low):
-        _fail(where, value, right)
-
-
-def _check_integer(where: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        _fail(where, value, f'an integer of at least {low}')
-
-
 def _build(cls: Type[T], value: Any, where: str) -> T:
     """Make dataclass ``cls`` from a mapping; an unknown or missing key is one sentence."""
     if not isinstance(value, Mapping):
-        _fail(where, value, 'a dict')
+        fail(where, value, 'a dict')
     names = [f.name for f in fields(cls) if f.name != 'where']  # type: ignore[arg-type]
     for key in value:
         if key not in names:
@@ -123,57 +83,57 @@ class TapConfig:
     def __post_init__(self) -> None:
         w = self.where
         if not isinstance(self.module, str) or not self.module:
-            _fail(f'{w}.module', self.module, "the dotted name of a module, such as 'backbone.layer1'")
-        _check_number(f'{w}.step_size', self.step_size, 'a finite number of at least 0', 0)
-        _check_choice(f'{w}.step_unit', self.step_unit, STEP_UNITS)
-        _check_integer(f'{w}.num_steps', self.num_steps, 1)
-        _check_choice(f'{w}.norm', self.norm, NORMS)
-        _check_choice(f'{w}.moments', self.moments, MOMENTS)
-        _check_choice(f'{w}.strength_sampling', self.strength_sampling, STRENGTH_SAMPLINGS)
-        _check_choice(f'{w}.direction', self.direction, DIRECTIONS)
-        _check_integer(f'{w}.num_groups', self.num_groups, 1)
+            fail(f'{w}.module', self.module, "the dotted name of a module, such as 'backbone.layer1'")
+        check_number(f'{w}.step_size', self.step_size, 'a finite number of at least 0', 0)
+        check_choice(f'{w}.step_unit', self.step_unit, STEP_UNITS)
+        check_integer(f'{w}.num_steps', self.num_steps, 1)
+        check_choice(f'{w}.norm', self.norm, NORMS)
+        check_choice(f'{w}.moments', self.moments, MOMENTS)
+        check_choice(f'{w}.strength_sampling', self.strength_sampling, STRENGTH_SAMPLINGS)
+        check_choice(f'{w}.direction', self.direction, DIRECTIONS)
+        check_integer(f'{w}.num_groups', self.num_groups, 1)
         if self.radius is not None:
-            _check_number(f'{w}.radius', self.radius, 'None or a number above 0', 0, open_low=True)
+            check_number(f'{w}.radius', self.radius, 'None or a number above 0', 0, open_low=True)
         if not isinstance(self.random_start, bool):
-            _fail(f'{w}.random_start', self.random_start, 'True or False')
+            fail(f'{w}.random_start', self.random_start, 'True or False')
         if self.random_start and self.radius is None:
             raise ValueError(f'{w}.random_start=True needs {w}.radius, the size of the ball to start in')
         if self.channel_dim is not None and (isinstance(self.channel_dim, bool)
                                              or not isinstance(self.channel_dim, int)
                                              or self.channel_dim == 0):
-            _fail(f'{w}.channel_dim', self.channel_dim, 'None or a dimension other than 0 (the samples)')
+            fail(f'{w}.channel_dim', self.channel_dim, 'None or a dimension other than 0 (the samples)')
         if self.clamp is not None:
             pair = self.clamp
-            if (not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_number, pair))
+            if (not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(is_number, pair))
                     or pair[0] >= pair[1]):
-                _fail(f'{w}.clamp', pair, 'None or (low, high) with low < high')
+                fail(f'{w}.clamp', pair, 'None or (low, high) with low < high')
             object.__setattr__(self, 'clamp', tuple(pair))
         self._check_strengths()
-        _check_number(f'{w}.fraction', self.fraction, 'a number in (0, 1]', 0, open_low=True)
+        check_number(f'{w}.fraction', self.fraction, 'a number in (0, 1]', 0, open_low=True)
         if self.fraction > 1:
-            _fail(f'{w}.fraction', self.fraction, 'a number in (0, 1]')
+            fail(f'{w}.fraction', self.fraction, 'a number in (0, 1]')
         if self.losses is not None:
             names = (self.losses, ) if isinstance(self.losses, str) else self.losses
             if (not isinstance(names, (tuple, list)) or not names
                     or not all(isinstance(n, str) and n for n in names)):
-                _fail(f'{w}.losses', self.losses, "None or a list of loss names, such as ('loss_cls',)")
+                fail(f'{w}.losses', self.losses, "None or a list of loss names, such as ('loss_cls',)")
             object.__setattr__(self, 'losses', tuple(names))
 
     def _check_strengths(self) -> None:
         w = self.where
-        strengths: Any = (self.strengths, ) if _is_number(self.strengths) else self.strengths
+        strengths: Any = (self.strengths, ) if is_number(self.strengths) else self.strengths
         if (not isinstance(strengths, (tuple, list)) or not strengths
-                or not all(_is_number(s) and 0 < s <= 1 for s in strengths)):
-            _fail(f'{w}.strengths', self.strengths, 'fractions in (0, 1], such as (0.5, 1.0)')
+                or not all(is_number(s) and 0 < s <= 1 for s in strengths)):
+            fail(f'{w}.strengths', self.strengths, 'fractions in (0, 1], such as (0.5, 1.0)')
         count = len(strengths)
         reinject: Any = (self.reinject, ) if isinstance(self.reinject, bool) else self.reinject
         if not isinstance(reinject, (tuple, list)) or not all(isinstance(r, bool) for r in reinject):
-            _fail(f'{w}.reinject', self.reinject, 'True, False or one of them per strength')
-        weight: Any = (self.weight, ) if _is_number(self.weight) else self.weight
-        if (not isinstance(weight, (tuple, list)) or not all(_is_number(v) and v >= 0 for v in weight)):
-            _fail(f'{w}.weight', self.weight, 'a number of at least 0, or one per strength')
+            fail(f'{w}.reinject', self.reinject, 'True, False or one of them per strength')
+        weight: Any = (self.weight, ) if is_number(self.weight) else self.weight
+        if (not isinstance(weight, (tuple, list)) or not all(is_number(v) and v >= 0 for v in weight)):
+            fail(f'{w}.weight', self.weight, 'a number of at least 0, or one per strength')
         if self.strength_sampling == 'random' and len(weight) != 1:
-            _fail(f'{w}.weight', self.weight, "one number when strength_sampling='random' (one pass)")
+            fail(f'{w}.weight', self.weight, "one number when strength_sampling='random' (one pass)")
         for name, given in (('reinject', reinject), ('weight', weight)):
             if len(given) not in (1, count):
                 raise ValueError(f'{w}.{name} must have one entry, or as many as the {count} strengths, '
@@ -212,12 +172,12 @@ class LearnStrengthsConfig:
 
     def __post_init__(self) -> None:
         w = self.where
-        _check_number(f'{w}.lr', self.lr, 'a number above 0', 0, open_low=True)
-        _check_number(f'{w}.l1', self.l1, 'a number of at least 0', 0)
-        if not _is_number(self.momentum) or not 0 <= self.momentum < 1:
-            _fail(f'{w}.momentum', self.momentum, 'a number in [0, 1)')
-        if self.init is not None and not _is_number(self.init):
-            _fail(f'{w}.init', self.init, 'None or a number')
+        check_number(f'{w}.lr', self.lr, 'a number above 0', 0, open_low=True)
+        check_number(f'{w}.l1', self.l1, 'a number of at least 0', 0)
+        if not is_number(self.momentum) or not 0 <= self.momentum < 1:
+            fail(f'{w}.momentum', self.momentum, 'a number in [0, 1)')
+        if self.init is not None and not is_number(self.init):
+            fail(f'{w}.init', self.init, 'None or a number')
 
 
 @dataclass(frozen=True)
@@ -246,11 +206,11 @@ class AFANConfig:
     learn_strengths: Optional[LearnStrengthsConfig] = None
 
     def __post_init__(self) -> None:
-        _check_number('afan.clean_weight', self.clean_weight, 'a number above 0', 0, open_low=True)
-        _check_choice('afan.batch_norm', self.batch_norm, BATCH_NORM_POLICIES)
-        _check_choice('afan.schedule', self.schedule, SCHEDULES)
+        check_number('afan.clean_weight', self.clean_weight, 'a number above 0', 0, open_low=True)
+        check_choice('afan.batch_norm', self.batch_norm, BATCH_NORM_POLICIES)
+        check_choice('afan.schedule', self.schedule, SCHEDULES)
         if not isinstance(self.replay, bool):
-            _fail('afan.replay', self.replay, 'True or False')
+            fail('afan.replay', self.replay, 'True or False')
 
     @classmethod
     def from_dict(cls, value: Any) -> 'AFANConfig':
@@ -270,22 +230,22 @@ class AFANConfig:
         if isinstance(value, AFANConfig):
             return value
         if not isinstance(value, Mapping):
-            _fail('afan', value, "a dict such as dict(taps=dict(stage1=dict(module='backbone.layer1', "
-                  "step_size=0.3, step_unit='std')))")
+            fail('afan', value, "a dict such as dict(taps=dict(stage1=dict(module='backbone.layer1', "
+                 "step_size=0.3, step_unit='std')))")
         names = [f.name for f in fields(cls)]
         for key in value:
             if key not in names:
                 raise ValueError(f'afan has no field {key!r}: {suggest(str(key), names)}')
         taps = value.get('taps')
         if not isinstance(taps, Mapping) or not taps:
-            _fail('afan.taps', taps, "a dict of at least one tap, such as "
-                  "dict(stage1=dict(module='backbone.layer1', step_size=0.3, step_unit='std'))")
+            fail('afan.taps', taps, "a dict of at least one tap, such as "
+                 "dict(stage1=dict(module='backbone.layer1', step_size=0.3, step_unit='std'))")
         built = {}
         for name, tap in taps.items():
             if not isinstance(name, str) or not name.isidentifier():
-                _fail('afan.taps', name, 'keyed by plain names such as backbone (letters, digits, _)')
+                fail('afan.taps', name, 'keyed by plain names such as backbone (letters, digits, _)')
             if 'loss' in name or name.startswith('_'):
-                _fail('afan.taps', name, "keyed by names without 'loss' in them that do not begin with _")
+                fail('afan.taps', name, "keyed by names without 'loss' in them that do not begin with _")
             if tap is not None:
                 where = f'afan.taps.{name}'
                 built[name] = _build(TapConfig, tap, where)

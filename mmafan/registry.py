@@ -78,7 +78,7 @@ class ModelRegistry(ScopedRegistry):
             return found[surrounding]
         if len(found) == 1:
             return next(iter(found.values()))
-        from .config import suggest
+        from .validation import suggest
         if found:
             raise KeyError(f"model type '{name}' is ambiguous: {', '.join(sorted(found))} each have a {stock!r}; "
                            f'set default_scope to one of them')

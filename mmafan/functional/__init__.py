@@ -1,6 +1,6 @@
 """Pure tensor algebra of A-FAN: no state, no mmengine."""
-from .perturb import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength,
-                      project_l2, project_linf, sample_std)
+from .perturb import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2, project_linf,
+                      sample_std)
 from .statistics import MOMENTS, feature_moments, reinject_statistics
 
 __all__ = [

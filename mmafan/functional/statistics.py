@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
-import torch
 from torch import Tensor
 
 MOMENTS = ('channel', 'batch', 'instance', 'group')
@@ -45,6 +44,7 @@ def feature_moments(feature: Tensor,
         ValueError: If ``moments`` is unknown, or the feature has too few elements to have a deviation.
 
     Example:
+        >>> import torch
         >>> mean, std = feature_moments(torch.tensor([[1., 3.]]), 'channel', eps=0.)
         >>> mean.item(), round(std.item(), 4)  # unbiased: sqrt(((1-2)^2 + (3-2)^2) / (2-1))
         (2.0, 1.4142)
@@ -112,6 +112,7 @@ def reinject_statistics(clean: Tensor,
         ValueError: If the shapes differ, or as in :func:`feature_moments`.
 
     Example:
+        >>> import torch
         >>> f = torch.tensor([[1., 3.]])
         >>> reinject_statistics(f, f * 2 + 1, eps=0.).tolist()
         [[3.0, 7.0]]

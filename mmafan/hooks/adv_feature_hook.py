@@ -11,7 +11,8 @@ from torch import nn
 
 from ..layers import adopt_norms
 from ..layers.afan_norm import AUXILIARY
-from ..models.mixin import AFANModelMixin, unwrap
+from ..models.entry import unwrap
+from ..models.mixin import AFANModelMixin
 from ..registry import HOOKS
 
 CHECKPOINT_KEY = 'mmafan'
@@ -66,9 +67,9 @@ class AdvFeatureHook(Hook):
         before = model.afan.num_norms
         after = adopt_norms(model, model.afan.config.batch_norm)
         if after < before:
-            raise ValueError(f"afan.batch_norm={model.afan.config.batch_norm!r} needs the {before} batch norms the model "
-                             f'was built with, but {before - after} of them have been replaced by layers that are none; '
-                             f"remove that conversion, or use afan.batch_norm='shared'")
+            raise ValueError(f"afan.batch_norm={model.afan.config.batch_norm!r} needs the {before} batch norms the "
+                             f'model was built with, but {before - after} of them have been replaced by layers that '
+                             f"are none; remove that conversion, or use afan.batch_norm='shared'")
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to schedule, and restore what a resumed checkpoint holds."""
@@ -114,12 +115,13 @@ class AdvFeatureHook(Hook):
         """Prove that the passes ran, step the learned strengths, and log."""
         runtime = unwrap(runner.model).afan
         if self._passes_expected and not runtime.num_passes:
-            raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training step '
-                               f'of {type(runner.model).__name__} does not call loss or train_step of the model')
+            raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training '
+                               f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
             runtime.learned.step(runtime.grad_scale)
         if self.every_n_inner_iters(batch_idx, self.interval) or batch_idx == 0:
-            scalars = {name: float(value) for name, value in runtime.diagnostics.items()} if self._passes_expected else {}
+            measured = runtime.diagnostics if self._passes_expected else {}
+            scalars = {name: float(value) for name, value in measured.items()}
             scalars['strength_scale'] = runtime.strength_scale
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v) for n, v in runtime.learned.factors.items()})

@@ -1,4 +1,4 @@
-"""Model classes ``AFAN<Stock>``; they are made on demand, also for ``from mmafan.models import AFANImageClassifier``."""
+"""Model classes ``AFAN<Stock>``, made on demand: ``from mmafan.models import AFANImageClassifier`` works too."""
 from __future__ import annotations
 
 from typing import Any

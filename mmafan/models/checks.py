@@ -6,9 +6,10 @@ from typing import Any, Callable, Dict
 import torch
 from torch import nn
 
-from ..config import AFANConfig, suggest
+from ..config import AFANConfig
 from ..passes import Batch, PassKind, Recording
-from ..passes.recording import INPUTS
+from ..passes.tap import INPUTS
+from ..validation import suggest
 
 
 def check_model(model: nn.Module, config: AFANConfig) -> None:
@@ -79,4 +80,4 @@ def _check_replay(model: Any, recording: Recording, batch: Batch,
         again = float(model.parse_losses(run(batch))[0])
     if abs(again - clean) > 1e-2 * max(abs(clean), 1e-2) and torch.isfinite(torch.tensor(clean)):
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
-                         f'is {again:.6g} when the modules before it replay their outputs, and {clean:.6g} when they run')
+                         f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')

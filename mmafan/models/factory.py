@@ -6,7 +6,8 @@ from typing import Any, Dict, Type
 
 from mmengine.model import BaseModel
 
-from .mixin import AFANModelMixin, ForwardEntry, LossEntry
+from .entry import ForwardEntry, LossEntry
+from .mixin import AFANModelMixin
 
 # Which module of mmafan holds the mixin for models of a codebase; imported only when such a model is asked for.
 _MIXIN_MODULES = {'mmpretrain': '.classification'}

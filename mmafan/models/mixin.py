@@ -9,14 +9,14 @@ from mmengine.dist import get_rank, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import AFANConfig, TapConfig
 from ..layers import adopt_norms
 from ..passes import Batch, PassKind, Recording
 from ..passes.attack import Attack
-from ..passes.recording import INPUTS
 from ..passes.rng import derived_generator
+from ..passes.tap import INPUTS
 from .checks import check_first_pass, check_model
 from .losses import Losses, clean_losses, detach_losses, select_losses, weight_losses
 from .runtime import AFANRuntime
@@ -232,26 +232,6 @@ class AFANModelMixin:
             return list(torch.autograd.grad(total, leaves, allow_unused=True))
 
 
-class LossEntry:
-    """For stock models with a method ``loss``: the single-graph loss is there, also for callers of ``model.loss``."""
-
-    def loss(self, *args: Any, **kwargs: Any) -> Losses:
-        """Losses of the stock model, with adversarial terms while training; arguments are the stock model's."""
-        return self._loss_with_afan(super().loss, args, kwargs)  # type: ignore[attr-defined, misc]
-
-
-class ForwardEntry:
-    """For models that compute their losses in ``forward(..., mode='loss')``."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Forward of the stock model; ``mode='loss'`` has adversarial terms while training."""
-        stock = super().forward  # type: ignore[misc]
-        mode = kwargs.pop('mode', args[2] if len(args) > 2 else 'tensor')
-        if mode != 'loss':
-            return stock(*args[:2], mode=mode, **kwargs)
-        return self._loss_with_afan(functools.partial(stock, mode='loss'), args[:2], kwargs)  # type: ignore
-
-
 def _choose(size: int, fraction: float, generator: torch.Generator) -> Tensor:
     """Draw ``fraction`` of the samples, at least one, in ascending order."""
     count = max(1, int(round(size * fraction)))
@@ -260,12 +240,5 @@ def _choose(size: int, fraction: float, generator: torch.Generator) -> Tensor:
 
 @functools.lru_cache(maxsize=None)
 def _say_single_graph() -> None:
-    print_log('A-FAN runs with the single-graph schedule, because the distributed wrapper of the model calls its forward '
-              'and owns the backward: same gradients, more memory than two-phase', logger='current')
-
-
-def unwrap(model: Any) -> Any:
-    """Return the model inside distributed wrappers."""
-    while hasattr(model, 'module') and isinstance(model.module, nn.Module):
-        model = model.module
-    return model
+    print_log('A-FAN runs with the single-graph schedule, because the distributed wrapper of the model calls its '
+              'forward and owns the backward: same gradients, more memory than two-phase', logger='current')

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..config import TapConfig
-from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength,
-                          project_l2, project_linf, reinject_statistics, sample_std)
+from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2,
+                          project_linf, reinject_statistics, sample_std)
 
 GradientFunction = Callable[[List[Tensor]], List[Optional[Tensor]]]
 

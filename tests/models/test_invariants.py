@@ -10,8 +10,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 
-from mmafan.passes import PassKind, current_pass
-from mmafan.passes.recording import Recording
+from mmafan.passes import PassKind, current_pass, replay
 
 PREPROCESSOR = dict(type='ClsDataPreprocessor', num_classes=3)
 DROPOUT = dict(backbone=dict(drop_path_rate=0.3))
@@ -195,13 +194,13 @@ def test_an_exception_in_a_pass_leaves_no_trace(schedule, kind, tiny_classifier,
 
 def test_taking_the_head_for_granted_is_noticed(tiny_classifier, tiny_batch, monkeypatch):
     """A replay that replays nothing right (here: zeros) is refused before a weight changes."""
-    original = Recording._returner
+    original = replay.replayed_forward
 
-    def zeros(self, module, recorded, indices):
-        forward = original(self, module, recorded, indices)
+    def zeros(*args):
+        forward = original(*args)
         return lambda *a, **k: forward(*a, **k) * 0
 
-    monkeypatch.setattr(Recording, '_returner', zeros)
+    monkeypatch.setattr(replay, 'replayed_forward', zeros)
     model = tiny_classifier(afan=taps(module='backbone.layer2.1.conv2'), backbone=dict(out_indices=(0, 3)),
                             neck=dict(), head=dict())
     with pytest.raises(ValueError, match='afan.replay must be False'):
@@ -248,7 +247,7 @@ class CPUAutocastWrapper(OptimWrapper):
 
 
 def test_bfloat16_autocast_keeps_the_perturbation(tiny_classifier, tiny_batch):
-    """A perturbation of 1e-4 of the feature is below bfloat16's resolution (4e-3), and survives in what the tail gets."""
+    """A perturbation of 1e-4 of the feature is below bfloat16's resolution (4e-3); the tail still gets it."""
     model, seen = tiny_classifier(afan=taps(step_size=1e-4, strengths=1.0, reinject=False)), []
     model.backbone.layer2.register_forward_pre_hook(
         lambda _, args: seen.append((current_pass().kind, args[0].detach().double())))
@@ -324,7 +323,8 @@ def test_a_tap_at_the_inputs_is_pixel_pgd(tiny_classifier, tiny_batch):
     model, seen = tiny_classifier(afan=dict(taps(module='inputs', step_unit='absolute', step_size=0.1, radius=0.15,
                                                  num_steps=3, strengths=1.0, reinject=False, clamp=(-1.0, 1.0)),
                                             batch_norm='separate')), []
-    model.backbone.register_forward_pre_hook(lambda _, args: seen.append((current_pass().kind, args[0].detach().clone())))
+    model.backbone.register_forward_pre_hook(
+        lambda _, args: seen.append((current_pass().kind, args[0].detach().clone())))
     batch = tiny_batch()
     batch['inputs'] = batch['inputs'].clamp(-1, 1)
     log = train(model, [batch])[0]

@@ -1,7 +1,7 @@
 """A naive A-FAN step, written from the method's equations for any model, without a line of mmafan.
 
-The whole network runs again for every pass; the tap's output is replaced through a plain forward hook; every graph is kept
-until one backward. Slow, and obviously right.
+The whole network runs again for every pass; the tap's output is replaced through a plain forward hook; every graph is
+kept until one backward. Slow, and obviously right.
 """
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def naive_step(model, data, module_name, *, step_size, strengths, reinject, weig
                radius=None, norm='linf', seed=0, head=()):
     """Return ``(total loss, adversarial losses)`` and leave the gradients of one step in the parameters.
 
-    Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules that
-    finish before the tap: where a shortcut leads around the tap, their outputs are constants of an adversarial pass too.
+    Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules
+    that finish before the tap: where a shortcut leads around it, their outputs are constants of an adversarial pass.
     """
     module = model.get_submodule(module_name)
 

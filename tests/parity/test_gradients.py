@@ -30,10 +30,11 @@ MODELS_AND_TAPS = [
     pytest.param(EFFICIENTNET, 'backbone.layers.3', (), id='efficientnet-b0-layers.3'),
 ]
 RECIPES = [
-    pytest.param(dict(strengths=(0.25, 0.5, 1.0), reinject=(False, True, True), weight=(0.3, 0.2, 0.5)), id='strengths'),
+    pytest.param(dict(strengths=(0.25, 0.5, 1.0), reinject=(False, True, True), weight=(0.3, 0.2, 0.5)),
+                 id='strengths'),
     pytest.param(dict(strengths=(1.0, ), reinject=False, weight=0.7, num_steps=3, radius=0.02), id='pgd3-linf'),
-    pytest.param(dict(strengths=(0.5, 1.0), reinject=True, weight=1.0, num_steps=2, radius=0.8, norm='l2', step_size=0.6),
-                 id='pgd2-l2'),
+    pytest.param(dict(strengths=(0.5, 1.0), reinject=True, weight=1.0, num_steps=2, radius=0.8, norm='l2',
+                      step_size=0.6), id='pgd2-l2'),
 ]
 
 

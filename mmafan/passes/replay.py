@@ -1,0 +1,122 @@
+"""Run a forward as an adversarial pass: the head replays, the tap returns a perturbed feature, the tail runs."""
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .batch import map_tensors, select_samples
+from .rng import RandomState
+from .state import PassKind, running_pass
+from .tap import Records, TapCapture
+
+_STOCK = '_afan_stock_forward'
+
+
+class Replay:
+    """Context in which the model's forward is one adversarial pass; everything is put back at its end.
+
+    Args:
+        name: Name of the tap, for messages.
+        module: Module of the tap; None for the model inputs, where everything is tail.
+        capture: What the clean pass left at the tap.
+        features: What the tap's module returns: one tensor for each of ``capture.features``.
+        kind: ``ATTACK`` or ``ADVERSARIAL``.
+        batch_norm: Policy of the norms in the tail.
+        streams: Random streams at the begin and at the end of the clean pass.
+        size: Number of samples in the clean batch.
+        indices: The samples the pass is for, if not all; the forward must get the same samples.
+        with_grad: Whether the tail builds a graph.
+
+    Raises:
+        RuntimeError: If the pass does not reach the tap as often as the clean one.
+    """
+
+    def __init__(self, name: str, module: Optional[nn.Module], capture: TapCapture, features: Sequence[Tensor],
+                 kind: PassKind, batch_norm: str, streams: Tuple[RandomState, RandomState], size: int,
+                 indices: Optional[Tensor] = None, with_grad: bool = True) -> None:
+        self._name, self._module, self._capture = name, module, capture
+        self._state, self._with_grad = (kind, batch_norm), with_grad
+        self._start, self._end = streams
+        self._size, self._indices = size, indices
+        self._outputs = capture.rebuild(features, indices, size)
+        self._patched: List[nn.Module] = []
+        self._calls = 0
+
+    def __enter__(self) -> 'Replay':
+        self._grad_mode = torch.is_grad_enabled()
+        self._stack = ExitStack()
+        if self._module is None:
+            self._begin_tail()
+            return self
+        self._start.restore()
+        torch.set_grad_enabled(False)
+        self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a head that runs leaves no trace
+        for module, recorded in _by_module(self._capture.head):
+            self._patch(module, replayed_forward(module.forward, recorded, self._indices, self._size))
+        self._patch(self._module, self._tap_forward)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for module in self._patched:
+            stock = module.__dict__.pop(_STOCK)
+            if stock is None:
+                del module.__dict__['forward']
+            else:
+                module.__dict__['forward'] = stock
+        torch.set_grad_enabled(self._grad_mode)
+        self._stack.close()
+        self._end.restore()
+        if kind is None and self._module is not None and self._calls != len(self._outputs):
+            raise RuntimeError(f"the module of tap '{self._name}' ran {self._calls} times in an adversarial pass but "
+                               f'{len(self._outputs)} times in the clean one')
+
+    def _tap_forward(self, *_: Any, **__: Any) -> Any:
+        if not self._calls:
+            self._begin_tail()
+        self._calls += 1
+        if self._calls > len(self._outputs):
+            raise RuntimeError(f"the module of tap '{self._name}' ran more often in an adversarial pass than the "
+                               f'{len(self._outputs)} times of the clean one')
+        return self._outputs[self._calls - 1]
+
+    def _begin_tail(self) -> None:
+        self._stack.enter_context(running_pass(*self._state))
+        torch.set_grad_enabled(self._with_grad)
+        torch.clear_autocast_cache()  # weights cast while gradients were off have none
+        if self._capture.random_state is not None:
+            self._capture.random_state.restore()
+
+    def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        module.__dict__[_STOCK] = module.__dict__.get('forward')
+        module.__dict__['forward'] = forward
+        self._patched.append(module)
+
+
+def replayed_forward(stock: Callable[..., Any], recorded: Sequence[Any], indices: Optional[Tensor],
+                     size: int) -> Callable[..., Any]:
+    """Make a forward that returns the recorded outputs in turn, and runs for real once they are used up.
+
+    A module used before and after the tap (a shared activation) is replayed for its first calls alone.
+    """
+    remaining = iter(recorded)
+    nothing = object()
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        output = next(remaining, nothing)
+        if output is nothing:
+            return stock(*args, **kwargs)
+        if indices is None:
+            return output
+        return map_tensors(lambda t: select_samples(t, indices, size), output)
+
+    return forward
+
+
+def _by_module(records: Records) -> List[Tuple[nn.Module, List[Any]]]:
+    grouped: Dict[int, Tuple[nn.Module, List[Any]]] = {}
+    for module, output in records:
+        grouped.setdefault(id(module), (module, []))[1].append(output)
+    return list(grouped.values())

@@ -1,0 +1,90 @@
+"""What a clean pass leaves at a tap."""
+from __future__ import annotations
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .batch import floating, map_tensors, select_samples
+from .rng import RandomState
+
+INPUTS = 'inputs'
+Records = List[Tuple[nn.Module, Any]]
+
+
+def autocast_enabled() -> bool:
+    """Whether autocast is on, for the GPU or the CPU."""
+    try:
+        return torch.is_autocast_enabled('cuda') or torch.is_autocast_enabled('cpu')
+    except TypeError:  # torch < 2.4
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+
+
+class TapCapture:
+    """What the clean pass left at one tap.
+
+    Attributes:
+        outputs: Output of every call of the tap's module, detached; usually one call with one tensor ``(N, C, ...)``.
+        live: The floating tensors, still part of the clean graph (for ``autograd.grad``).
+        gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
+        head: The modules that had finished, outermost only, with their detached outputs in order of calls.
+        random_state: Random streams as they were when the tap was reached.
+        autocast: Whether the tap was reached under autocast.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: List[Any] = []
+        self.live: List[Tensor] = []
+        self.gradients: List[Optional[Tensor]] = []
+        self.head: Records = []
+        self.random_state: Optional[RandomState] = None
+        self.autocast = False
+
+    @property
+    def features(self) -> List[Tensor]:
+        """The clean floating tensors, detached, in the order of :attr:`live`."""
+        return [t for output in self.outputs for t in floating(output)]
+
+    def take(self, output: Any) -> Any:
+        """Keep an output and return the copy that the tail consumes.
+
+        The copy keeps later in-place operations (``ReLU(inplace=True)``) away from the recorded feature.
+        """
+        self.outputs.append(map_tensors(Tensor.detach, output))
+        return map_tensors(self._track, output)
+
+    def _track(self, tensor: Tensor) -> Tensor:
+        if not torch.is_floating_point(tensor):
+            return tensor
+        index = len(self.live)
+        self.live.append(tensor)
+        self.gradients.append(None)
+        if tensor.requires_grad:
+
+            def keep(gradient: Tensor) -> None:
+                self.gradients[index] = gradient.detach()
+
+            tensor.register_hook(keep)
+        return tensor.clone()
+
+    def rebuild(self, features: Sequence[Tensor], indices: Optional[Tensor], size: int) -> List[Any]:
+        """Put perturbed tensors in the places of the clean ones.
+
+        Args:
+            features: One tensor for each of :attr:`features`.
+            indices: The samples they stand for, if not all.
+            size: Number of samples in the clean batch.
+        """
+        replacements = iter(features)
+
+        def replace(tensor: Tensor) -> Tensor:
+            if torch.is_floating_point(tensor):
+                return next(replacements)
+            return tensor if indices is None else select_samples(tensor, indices, size)
+
+        return [map_tensors(replace, output) for output in self.outputs]
+
+    def release_graph(self) -> None:
+        """Forget the clean graph."""
+        self.live = []
