@@ -1,6 +1,7 @@
 """Workarounds for stock OpenMMLab behaviour, each in one function, applied when mmafan is imported."""
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import Any, List
 
 
@@ -21,23 +22,35 @@ def allow_checkpoint_classes() -> None:
     once mmengine registers these classes itself; ``tests/test_compat.py`` tells when.
     """
     import torch
-    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4 has no such check
+    if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6):  # weights_only is False by default
         return
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
     core: Any = getattr(np, '_core', None) or np.core
     classes: List[Any] = [
-        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar, getattr
+        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar
     ]
     classes += [type(np.dtype(kind)) for kind in ('f8', 'f4', 'f2', 'i8', 'i4', 'u1', '?', 'U1', 'O')]
     # Checkpoints written under numpy 1 name numpy.core, those under numpy 2 numpy._core.
     torch.serialization.add_safe_globals(classes)
     torch.serialization.add_safe_globals([
+        (_history_method, 'builtins.getattr'),
         (core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
         (core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
         (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
         (core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
     ])
+
+
+def _history_method(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr`` in checkpoints, where it fetches the statistics of ``HistoryBuffer``.
+
+    The real one would open every object of the process to whoever wrote the checkpoint.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise UnpicklingError(f'a checkpoint may name a method of HistoryBuffer alone, got {name!r} of {owner!r}')
+    return getattr(owner, name)
 
 
 def apply() -> None:

@@ -98,6 +98,8 @@ class TapConfig:
             fail(f'{w}.random_start', self.random_start, 'True or False')
         if self.random_start and self.radius is None:
             raise ValueError(f'{w}.random_start=True needs {w}.radius, the size of the ball to start in')
+        if self.random_start and self.direction == 'random_sign':
+            raise ValueError(f"{w}.random_start must be False where {w}.direction is 'random_sign', which is random")
         if self.channel_dim is not None and (isinstance(self.channel_dim, bool)
                                              or not isinstance(self.channel_dim, int)
                                              or self.channel_dim == 0):

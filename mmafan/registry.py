@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Dict, List, Optional, Type
 
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope, Registry
 from mmengine.registry import root as _root
 
@@ -76,6 +77,7 @@ class ModelRegistry(ScopedRegistry):
         surrounding = _surrounding_scope()
         if surrounding in found:
             return found[surrounding]
+        found = {scope: cls for scope, cls in found.items() if issubclass(cls, BaseModel)} or found
         if len(found) == 1:
             return next(iter(found.values()))
         from .validation import suggest

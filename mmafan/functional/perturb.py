@@ -92,7 +92,7 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
         raise ValueError(f'gradient must have the shape of feature, {tuple(feature.shape)}, '
                          f'got {tuple(gradient.shape)}')
     keep = _per_sample(finite_samples(gradient), feature)
-    gradient = torch.where(keep, gradient, torch.zeros_like(gradient)).to(feature.dtype)
+    gradient = torch.where(keep, gradient, torch.zeros_like(gradient))
     if norm == 'linf':
         direction = gradient.sign()
     else:
@@ -101,7 +101,8 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
         gradient = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
         length = _sample_l2(gradient)
         direction = gradient / torch.where(length > 0, length, torch.ones_like(length))
-    return feature + step_size * direction
+    # Only the direction is rounded to the feature's precision: a gradient may lie outside of its range.
+    return feature + step_size * direction.to(feature.dtype)
 
 
 def project_linf(perturbation: Tensor, radius: Tensor | float) -> Tensor:

@@ -1,6 +1,7 @@
 """Adversarial feature normalisation: statistics of a feature, and their re-injection into another."""
 from __future__ import annotations
 
+import math
 from typing import Optional, Tuple
 
 from torch import Tensor
@@ -11,6 +12,9 @@ MOMENTS = ('channel', 'batch', 'instance', 'group')
 def _channel_dim(feature: Tensor, channel_dim: Optional[int]) -> int:
     if channel_dim is None:  # (N, L, C) token sequences keep their channels last, all else second
         channel_dim = -1 if feature.dim() == 3 else 1
+    if not 0 < abs(channel_dim) < feature.dim():
+        raise ValueError(f'channel_dim must be a dimension of {tuple(feature.shape)} other than the samples, '
+                         f'got {channel_dim!r}')
     return channel_dim % feature.dim()
 
 
@@ -79,7 +83,7 @@ def _group_moments(feature: Tensor, eps: float, num_groups: int, channel: int) -
         raise ValueError(f'num_groups must divide the {num_channels} channels of the feature, '
                          f'got {num_groups}')
     moved = feature.movedim(channel, 1)
-    grouped = moved.reshape(moved.shape[0], num_groups, -1)
+    grouped = moved.reshape(moved.shape[0], num_groups, math.prod(moved.shape[1:]) // num_groups)
     shape = (moved.shape[0], num_channels, *([1] * (moved.dim() - 2)))
 
     def spread(value: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..layers import adopt_norms
 from ..layers.afan_norm import AUXILIARY
 from ..models.entry import unwrap
 from ..models.mixin import AFANModelMixin
@@ -64,12 +63,7 @@ class AdvFeatureHook(Hook):
         if model is None:
             return
         model.afan.hooked = True
-        before = model.afan.num_norms
-        after = adopt_norms(model, model.afan.config.batch_norm)
-        if after < before:
-            raise ValueError(f"afan.batch_norm={model.afan.config.batch_norm!r} needs the {before} batch norms the "
-                             f'model was built with, but {before - after} of them have been replaced by layers that '
-                             f"are none; remove that conversion, or use afan.batch_norm='shared'")
+        model.restore_norms()
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to schedule, and restore what a resumed checkpoint holds."""

@@ -5,7 +5,6 @@ import copy
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Type
 
-import torch.nn.functional as F
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +16,15 @@ from ..registry import MODELS
 AUXILIARY = 'auxiliary'
 
 
-class PassAwareNorm:
+class MadeNorm:
+    """Mixin of classes made on demand: pickle cannot find them by name, so it gets what they are made of."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        parts = vars(type(self)).get('_made_of')
+        return super().__reduce_ex__(protocol) if parts is None else (_remake, parts, self.__dict__)
+
+
+class PassAwareNorm(MadeNorm):
     """Mixin in front of a batch norm class: its forward asks :func:`current_pass` which statistics to use.
 
     In a clean pass, and wherever the layer is in ``eval()`` mode (``norm_eval=True``), it is the stock layer bit for
@@ -38,8 +45,8 @@ class PassAwareNorm:
             return super().forward(input)  # type: ignore[misc]
         policy = self.policy or state.batch_norm
         if policy == 'frozen' and self.running_mean is not None:  # type: ignore[attr-defined]
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight,  # type: ignore
-                                self.bias, False, 0.0, self.eps)  # type: ignore[attr-defined]
+            with _evaluating(self):  # type: ignore[arg-type]
+                return super().forward(input)  # type: ignore[misc]
         norm = getattr(self, AUXILIARY, None) if policy == 'separate' else None
         norm_forward = super().forward if norm is None else norm  # type: ignore[misc]
         stores = state.kind is PassKind.ADVERSARIAL and policy in ('shared', 'separate')
@@ -57,7 +64,7 @@ class PassAwareNorm:
             _copy_state(self, auxiliary)  # type: ignore[arg-type]
 
 
-class AuxiliaryNorm:
+class AuxiliaryNorm(MadeNorm):
     """Mixin of the norm inside a norm: invisible to state dicts."""
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -72,6 +79,16 @@ def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
 
 
 @contextmanager
+def _evaluating(norm: _BatchNorm) -> Iterator[None]:
+    """Use the running statistics."""
+    norm.training = False
+    try:
+        yield
+    finally:
+        norm.training = True
+
+
+@contextmanager
 def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
     """Use batch statistics without touching the running ones."""
     tracked = norm.track_running_stats
@@ -82,12 +99,20 @@ def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
         norm.track_running_stats = tracked
 
 
+def sync_auxiliary(model: nn.Module) -> None:
+    """Make every auxiliary norm a copy of its main one, as it is when training starts."""
+    for module in model.modules():
+        auxiliary = module._modules.get(AUXILIARY) if isinstance(module, PassAwareNorm) else None
+        if auxiliary is not None:
+            _copy_state(module, auxiliary)  # type: ignore[arg-type]
+
+
 def _drop_auxiliary(module: nn.Module, state_dict: Dict[str, Any], prefix: str, _: Any) -> None:
     for key in [k for k in state_dict if k.startswith(f'{prefix}{AUXILIARY}.')]:
         del state_dict[key]
 
 
-class AFANNorm(PassAwareNorm, nn.BatchNorm2d):
+class AFANNorm(PassAwareNorm, nn.BatchNorm2d, _BatchNorm):
     """Batch norm for A-FAN, usable through any ``norm_cfg=dict(type='AFANNorm')``.
 
     Args:
@@ -128,15 +153,15 @@ class AFANNorm(PassAwareNorm, nn.BatchNorm2d):
             _add_auxiliary(self)
 
 
-class AFANNorm1d(PassAwareNorm, nn.BatchNorm1d):
+class AFANNorm1d(PassAwareNorm, nn.BatchNorm1d, _BatchNorm):
     """:class:`AFANNorm` for ``(N, C)`` and ``(N, C, L)``."""
 
 
-class AFANNorm3d(PassAwareNorm, nn.BatchNorm3d):
+class AFANNorm3d(PassAwareNorm, nn.BatchNorm3d, _BatchNorm):
     """:class:`AFANNorm` for ``(N, C, D, H, W)``."""
 
 
-class AFANSyncNorm(PassAwareNorm, nn.SyncBatchNorm):
+class AFANSyncNorm(PassAwareNorm, nn.SyncBatchNorm, _BatchNorm):
     """:class:`AFANNorm` with statistics over all processes."""
 
 
@@ -155,9 +180,15 @@ _AUXILIARIES: Dict[Type[nn.Module], Type[nn.Module]] = {}
 
 def _mixed(cache: Dict[Type[nn.Module], Type[nn.Module]], mixin: type, cls: Type[nn.Module]) -> Type[nn.Module]:
     if cls not in cache:
-        cache[cls] = type(f'{mixin.__name__}{cls.__name__}', (mixin, cls), {'__module__': __name__})
-        globals()[cache[cls].__name__] = cache[cls]  # pickle finds classes by their name in the module
+        # mmengine's init_cfg finds layers by the names of their class and its direct bases.
+        bases = (mixin, cls, *(base for base in cls.__bases__ if base is not object))
+        cache[cls] = type(f'{mixin.__name__}{cls.__name__}', bases, {'__module__': __name__, '_made_of': (mixin, cls)})
     return cache[cls]
+
+
+def _remake(mixin: type, cls: Type[nn.Module]) -> nn.Module:
+    made = _mixed(_AUXILIARIES if mixin is AuxiliaryNorm else _ADOPTED, mixin, cls)
+    return made.__new__(made)
 
 
 def _add_auxiliary(norm: Any) -> None:
@@ -165,7 +196,8 @@ def _add_auxiliary(norm: Any) -> None:
     if auxiliary is None:
         auxiliary = copy.deepcopy(norm)
     if isinstance(auxiliary, PassAwareNorm):  # back to the stock class
-        auxiliary.__class__ = type(auxiliary).__mro__[2]
+        auxiliary.__class__ = next(c for c in type(auxiliary).__mro__  # type: ignore[assignment]
+                                   if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
     if not isinstance(auxiliary, AuxiliaryNorm):
         auxiliary.__class__ = _mixed(_AUXILIARIES, AuxiliaryNorm, type(auxiliary))
     norm._modules[AUXILIARY] = auxiliary

@@ -1,15 +1,17 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Sequence
 
 import torch
 from torch import nn
 
-from ..config import AFANConfig
+from ..config import AFANConfig, TapConfig
+from ..functional import feature_moments
 from ..passes import Batch, PassKind, Recording
 from ..passes.tap import INPUTS
 from ..validation import suggest
+from .losses import is_loss, select_losses
 
 
 def check_model(model: nn.Module, config: AFANConfig) -> None:
@@ -63,11 +65,32 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
         if tap.fraction < 1 and rows != recording.size:
             raise ValueError(f'afan.taps.{name}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
                              f'feature has {rows} rows for the {recording.size} samples of the batch')
-        if tap.losses is not None:
-            from .losses import select_losses
-            select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
+        _check_moments(tap, recording.captures[name].features, f'afan.taps.{name}')
+        _check_reach(model, tap, recording.captures[name].live, losses, f'afan.taps.{name}')
         if config.replay and tap.module != INPUTS:
             _check_replay(model, recording, batch, run, losses, name)
+
+
+def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str) -> None:
+    """The statistics to re-inject must exist for the tap's feature."""
+    for feature in features if any(tap.reinject) else ():
+        try:
+            feature_moments(feature, tap.moments, num_groups=tap.num_groups, channel_dim=tap.channel_dim)
+        except ValueError as error:  # its sentence begins with the field
+            raise ValueError(f'{where}.{error}') from None
+
+
+def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor], losses: Dict[str, Any],
+                 where: str) -> None:
+    """The losses must depend on the feature."""
+    chosen = select_losses(losses, tap.losses, f'{where}.losses')
+    tracked = [feature for feature in live if feature.requires_grad]
+    total = model.parse_losses(chosen)[0]  # type: ignore[operator]
+    reached = total.requires_grad and any(
+        g is not None for g in torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True))
+    if not reached:
+        raise ValueError(f'{where}.module must name a module that the losses depend on, but '
+                         f'{[k for k in chosen if is_loss(k)]} do not depend on the output of {tap.module!r}')
 
 
 def _check_replay(model: Any, recording: Recording, batch: Batch,

@@ -47,7 +47,8 @@ def afan_model(cls: Type) -> Type:
     """Class decorator: give a user's own model the argument ``afan=dict(...)``.
 
     The decorated class keeps its name, so it is registered and configured as before. ``forward(..., mode='loss')``
-    or, where there is one, ``loss`` must return a dict of losses, as everywhere in OpenMMLab.
+    or, where there is one, ``loss`` must return a dict of losses, as everywhere in OpenMMLab. Inside the class write
+    ``super()``, not ``super(Net, self)``: the name now means the decorated class.
 
     Raises:
         TypeError: If the class is no :class:`mmengine.model.BaseModel`.

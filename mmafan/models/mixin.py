@@ -12,7 +12,8 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from ..config import AFANConfig, TapConfig
-from ..layers import adopt_norms
+from ..layers import PassAwareNorm, adopt_norms
+from ..layers.afan_norm import sync_auxiliary
 from ..passes import Batch, PassKind, Recording
 from ..passes.attack import Attack
 from ..passes.rng import derived_generator
@@ -37,14 +38,44 @@ class AFANModelMixin:
     """
 
     def __init__(self, *args: Any, afan: Optional[Dict[str, Any]] = None, **kwargs: Any) -> None:
+        if '_afan_building' in self.__dict__:
+            raise TypeError(f'{type(self).__name__} must call super().__init__() without arguments of super: after '
+                            f'@afan_model its own name means the decorated class')
+        self.__dict__['_afan_building'] = True
         if afan is None:
             raise ValueError(f"model.afan is missing: {type(self).__name__} needs afan=dict(taps=dict(...)); for the "
                              f"stock model write type='{type(self).__name__[4:]}'")
         config = AFANConfig.from_dict(afan)
         super().__init__(*args, **kwargs)
+        del self.__dict__['_afan_building']
         check_model(self, config)  # type: ignore[arg-type]
         self.afan = AFANRuntime(config)
         self.afan.num_norms = adopt_norms(self, config.batch_norm)  # type: ignore[arg-type]
+        self.afan.norm_policies = {name: module.policy for name, module in self.named_modules()  # type: ignore
+                                   if isinstance(module, PassAwareNorm) and module.policy is not None}
+
+    def init_weights(self) -> None:
+        """Initialise as the stock model does; auxiliary norms start as copies of the initialised ones."""
+        first = not self.is_init  # type: ignore[attr-defined]
+        super().init_weights()  # type: ignore[misc]
+        if first:
+            sync_auxiliary(self)  # type: ignore[arg-type]
+
+    def restore_norms(self) -> None:
+        """Repair what a conversion to or from SyncBN did to the norms.
+
+        Raises:
+            ValueError: If some have been replaced by layers that are no batch norm.
+        """
+        before, policy = self.afan.num_norms, self.afan.config.batch_norm
+        after = adopt_norms(self, policy)  # type: ignore[arg-type]
+        if after < before:
+            raise ValueError(f'afan.batch_norm={policy!r} needs the {before} batch norms the model was built with, '
+                             f'but {before - after} of them have been replaced by layers that are none; '
+                             f"remove that conversion, or use afan.batch_norm='shared'")
+        for name, module in self.named_modules():  # type: ignore[attr-defined]
+            if name in self.afan.norm_policies:
+                module.policy = self.afan.norm_policies[name]
 
     # ------------------------------------------------------------------ two-phase
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
@@ -164,6 +195,8 @@ class AFANModelMixin:
         if runtime.config.learn_strengths is not None and not runtime.hooked:
             raise ValueError("afan.learn_strengths needs custom_hooks=[dict(type='mmafan.AdvFeatureHook')], which "
                              'updates the learned strengths')
+        if not runtime.checked:
+            self.restore_norms()
         taps = runtime.taps if runtime.checked else runtime.config.taps
         paths = {name: tap.module for name, tap in taps.items()}
         recording = Recording(self, paths, batch.size, runtime.config.replay)  # type: ignore[arg-type]

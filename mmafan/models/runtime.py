@@ -84,6 +84,7 @@ class AFANRuntime:
         self.diagnostics: Dict[str, Tensor] = {}
         self.num_passes = 0
         self.num_norms = 0
+        self.norm_policies: Dict[str, str] = {}
         self.learned: Optional[LearnedStrengths] = None
         if config.learn_strengths is not None:
             self.learned = LearnedStrengths(config.learn_strengths, list(config.taps))

@@ -1,0 +1,157 @@
+"""The workarounds for stock OpenMMLab: each does its work, and a test here fails once it is no longer needed."""
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import _load_checkpoint
+
+from mmafan.compat import apply
+
+CHECKS_CLASSES = pytest.mark.skipif(
+    tuple(int(n) for n in torch.__version__.split('.')[:2]) < (2, 6),
+    reason=f'torch {torch.__version__} loads any class by default; 2.6 was the first that does not')
+PYTHON_SCALARS = dict(int=3, float=0.5, bool=True, text='abc', none=None, list=[1, 2.5])
+NUMPY_SCALARS = dict(
+    float64=np.float64(1.5), float32=np.float32(2.5), float16=np.float16(0.5), int64=np.int64(-3), int32=np.int32(4),
+    uint8=np.uint8(7), bool_=np.bool_(True), str_=np.str_('abc'))
+ARRAYS = dict(
+    floats=np.arange(3.0), single=np.arange(3, dtype=np.float32), integers=np.arange(3), flags=np.array([True, False]),
+    words=np.array(['abc', 'defg']))
+
+
+@pytest.fixture
+def message_hub():
+    """A hub as a run leaves it: histories, and whatever hooks and evaluators put beside them."""
+    hub = MessageHub('test_compat')
+    for value in (3.0, 2.0, 1.0):
+        hub.update_scalar('train/loss', value)
+        hub.update_scalar('train/afan_s_relative_size', np.float32(value))
+        hub.update_scalar('val/accuracy', torch.tensor(value))
+    for group in (PYTHON_SCALARS, NUMPY_SCALARS, ARRAYS):
+        for name, value in group.items():
+            hub.update_info(name, value)
+    return hub
+
+
+def save(path, hub):
+    torch.save(dict(state_dict=dict(weight=torch.ones(2)), message_hub=hub.state_dict(), meta=dict(epoch=3)), path)
+    return str(path)
+
+
+def renamed(path, old, new):
+    """Replace the name of numpy's module in a checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        content = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data.replace(b'%s.multiarray\n' % old, b'%s.multiarray\n' % new))
+    return path
+
+
+WRITERS = {
+    'this numpy': lambda path: path,
+    'numpy 1': lambda path: renamed(path, b'numpy._core', b'numpy.core'),
+    'numpy 2': lambda path: renamed(path, b'numpy.core', b'numpy._core'),
+}
+
+
+# ---------------------------------------------------------------- what the workarounds make possible
+@pytest.mark.parametrize('written_by', list(WRITERS.values()), ids=list(WRITERS))
+def test_checkpoint_with_histories_arrays_and_numpy_scalars_loads(written_by, tmp_path, message_hub):
+    checkpoint = _load_checkpoint(written_by(save(tmp_path / 'checkpoint.pth', message_hub)))
+    assert checkpoint['meta'] == dict(epoch=3) and checkpoint['state_dict']['weight'].tolist() == [1, 1]
+    hub = MessageHub('test_compat_restored')
+    hub.load_state_dict(checkpoint['message_hub'])
+    for name in ('train/loss', 'train/afan_s_relative_size', 'val/accuracy'):
+        history = hub.get_scalar(name)
+        assert isinstance(history, HistoryBuffer)
+        assert (history.current(), history.min(), history.max(), history.mean()) == (1.0, 1.0, 3.0, 2.0)
+        assert history.statistics('mean', window_size=2) == 1.5
+    for group in (PYTHON_SCALARS, NUMPY_SCALARS):
+        for name, value in group.items():
+            assert hub.get_info(name) == value and type(hub.get_info(name)) is type(value), name
+    for name, value in ARRAYS.items():
+        assert hub.get_info(name).dtype == value.dtype and (hub.get_info(name) == value).all(), name
+
+
+class AnyAttribute:
+    """Pickled as ``getattr(getattr, '__self__')``: the module builtins, and with it ``eval``."""
+
+    def __reduce__(self):
+        return getattr, (getattr, '__self__')
+
+
+class AnyCall:
+    """Pickled as a call of a function no checkpoint needs."""
+
+    def __reduce__(self):
+        return print, ('called', )
+
+
+@CHECKS_CLASSES
+@pytest.mark.parametrize('payload', [AnyAttribute, AnyCall])
+def test_checkpoint_still_cannot_reach_any_object(payload, tmp_path):
+    torch.save(dict(state_dict={}, payload=payload()), tmp_path / 'checkpoint.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'checkpoint.pth')
+
+
+def test_applying_again_changes_nothing():
+    before = dict(MODULE2PACKAGE), {repr(c) for c in torch.serialization.get_safe_globals()}
+    apply()
+    assert (dict(MODULE2PACKAGE), {repr(c) for c in torch.serialization.get_safe_globals()}) == before
+    assert MODULE2PACKAGE['mmafan'] == 'mmafan'
+
+
+# ---------------------------------------------------------------- whether stock OpenMMLab still needs them
+@pytest.fixture(scope='module')
+def stock(tmp_path_factory):
+    """What stock mmengine says, in a process without mmafan."""
+    folder = tmp_path_factory.mktemp('stock')
+    (folder / 'config.py').write_text("_base_ = 'mmafan::mmpretrain/nothing.py'\n")
+    hub = MessageHub('test_compat_stock')
+    hub.update_scalar('train/loss', 1.0)
+    checkpoint = save(folder / 'checkpoint.pth', hub)
+    script = textwrap.dedent('''
+        import json, sys, torch
+        from mmengine.config import Config
+        from mmengine.runner.checkpoint import _load_checkpoint
+
+        def error_of(function, path):
+            try:
+                function(path)
+            except BaseException as error:
+                return str(error)
+            return None
+
+        found = dict(checkpoint=error_of(_load_checkpoint, sys.argv[1]), config=error_of(Config.fromfile, sys.argv[2]))
+        print(json.dumps(dict(found, mmafan='mmafan' in sys.modules)))
+        ''')
+    done = subprocess.run([sys.executable, '-c', script, checkpoint, str(folder / 'config.py')],
+                          universal_newlines=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr[-600:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found['mmafan'] is False
+    return found
+
+
+@CHECKS_CLASSES
+def test_allow_checkpoint_classes_is_still_needed(stock):
+    assert stock['checkpoint'] is not None, (
+        'stock mmengine loads its own checkpoints: the workaround compat.allow_checkpoint_classes can go')
+    assert 'Weights only load failed' in stock['checkpoint'] and 'HistoryBuffer' in stock['checkpoint']
+
+
+def test_register_config_package_is_still_needed(stock):
+    assert 'does not support to load mmafan config' in str(stock['config']), (
+        'stock mmengine looks for packages it does not know: the workaround compat.register_config_package can go')
