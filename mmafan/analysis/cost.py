@@ -28,7 +28,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 import torch
 
 from ..config import AFANConfig, TapConfig
-from ..passes.recording import INPUTS
+from ..passes.tap import INPUTS
 from .memory import peak_memory, resident_bytes
 from .published import prepare, published_step, record_head
 from .timing import Clock, TailProbe, time_in_turn

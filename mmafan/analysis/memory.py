@@ -23,7 +23,7 @@ def peak_memory(function: Callable[[], Any], device: Any = 'cpu') -> int:
         device: Where its tensors are.
 
     Example:
-        >>> peak_memory(lambda: torch.zeros(1000).add_(1))
+        >>> peak_memory(lambda: torch.zeros(1000).abs_())
         4000
     """
     device = torch.device(device)

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..config import TapConfig
 from ..passes import Batch, PassKind, Recording
 from ..passes.attack import Attack
-from ..passes.recording import INPUTS
 from ..passes.rng import derived_generator
+from ..passes.tap import INPUTS
 
 Losses = Dict[str, Any]
 
@@ -61,7 +61,7 @@ def published_step(model: Any, data: Any, optim_wrapper: Any) -> Tensor:
                         recording.captures[name].autocast)
         attack.run(None, gradient_at)
         learned = runtime.learned.factors[name] if runtime.learned is not None else None
-        attacked.append((name, tap, recording, attack.perturbed(learned)))
+        attacked.append((name, tap, recording, list(attack.perturbed(learned))))
     total: Any = 0
     for name, tap, recording, perturbed in attacked:
         for features, weight in zip(perturbed, tap.weight):

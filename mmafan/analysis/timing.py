@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..passes.batch import floating
-from ..passes.recording import INPUTS
+from ..passes.tap import INPUTS
 
 
 def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[Any], repeats: int,

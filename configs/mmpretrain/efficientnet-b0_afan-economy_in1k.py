@@ -1,0 +1,4 @@
+_base_ = ['mmpretrain::efficientnet/efficientnet-b0_8xb32_in1k.py', '../_base_/afan_economy.py']
+
+model = dict(type='mmafan.AFANImageClassifier', afan=_base_.afan_recipe)
+model['afan']['taps']['backbone'].update(module='backbone.layers.4')

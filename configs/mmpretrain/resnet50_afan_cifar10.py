@@ -1,0 +1,3 @@
+_base_ = ['mmpretrain::resnet/resnet50_8xb16_cifar10.py', '../_base_/afan_backbone.py']
+
+model = dict(type='mmafan.AFANImageClassifier', afan=_base_.afan_recipe)

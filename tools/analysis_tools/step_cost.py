@@ -1,0 +1,148 @@
+"""Measure what A-FAN adds to a training step, beside theory and beside its authors' own schedule.
+
+    python tools/analysis_tools/step_cost.py CONFIG [--batch-size N] [--image-size H] [--json]
+
+In one process and in turn it trains steps of the same config without A-FAN (the *baseline*: the
+stock model type, the same optimizer), with A-FAN, and in the order of the authors' code
+(*published*), on the same batches; it prints medians, the theoretical cost 1 + N tau
+(mmafan/analysis/cost.py states the formula and how tau is measured) and the peak memory of each
+(mmafan/analysis/memory.py).
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import os.path as osp
+import sys
+
+os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # before torch: its profiler asks for a GPU aloud
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
+from mmengine.config import DictAction  # noqa: E402
+
+SCHEDULES = ('auto', 'two_phase', 'single_graph')
+
+
+def positive(text: str) -> int:
+    """Read an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {value}')
+    return value
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description='Measure what A-FAN adds to a training step: time and peak memory.')
+    parser.add_argument('config', help='config file whose model is mmafan.AFAN<Stock>')
+    parser.add_argument('--batch-size', type=positive, help='samples in a batch (default: config)')
+    parser.add_argument('--image-size', type=positive, metavar='PIXELS',
+                        help='side of the random images (default: the crop of the config)')
+    parser.add_argument('--synthetic', action='store_true',
+                        help="random images, also where the config's own data is there "
+                        '(classification only; used anyway where the data folder is missing)')
+    parser.add_argument('--num-batches', type=positive, default=2,
+                        help='different batches, used in turn (default: 2)')
+    parser.add_argument('--repeats', type=positive, default=9,
+                        help='measured steps of each kind (default: 9)')
+    parser.add_argument('--warmup', type=positive, default=2,
+                        help='steps of each kind before the measured ones (default: 2)')
+    parser.add_argument('--schedule', choices=SCHEDULES, help='override afan.schedule')
+    parser.add_argument('--device', default=None, help="such as 'cpu' or 'cuda:0' (default: best)")
+    parser.add_argument('--threads', type=positive, help='threads of torch on the CPU')
+    parser.add_argument('--cpu-time', action='store_true',
+                        help='count the processor time of this process, not the time that passes: '
+                        'for a CPU that is busy with other work (use it with --threads 1)')
+    parser.add_argument('--no-published', action='store_true', help='leave that schedule out')
+    parser.add_argument('--no-memory', action='store_true', help='measure time only')
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    return parser.parse_args(argv)
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Measure; return the plain result with the conditions of the measurement."""
+    import torch
+    cfg = load_config(args.config, args.cfg_options)
+    from mmafan.analysis import load_batches, measure_step_cost, random_batches
+    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.data import has_data, image_size_of
+    baseline_model(cfg)  # a wrong config is told before any data is read
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.schedule:
+        cfg.model.afan.schedule = args.schedule
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if device == 'cpu':
+        from _cpu import adapt_to_cpu
+        adapt_to_cpu(cfg)
+    batch_size = args.batch_size or cfg.train_dataloader.get('batch_size', 1)
+    synthetic = args.synthetic or not has_data(cfg)
+    if synthetic:
+        image_size = args.image_size or image_size_of(cfg)
+        batches = random_batches(cfg, args.num_batches, batch_size, image_size)
+    else:
+        image_size = None
+        batches = load_batches(cfg, args.num_batches, args.batch_size)
+    cost = measure_step_cost(cfg, batches, args.repeats, args.warmup, device,
+                             published=not args.no_published, memory=not args.no_memory,
+                             process_time=args.cpu_time)
+    conditions = dict(config=args.config, data='random' if synthetic else 'config',
+                      batch_size=batch_size, image_size=image_size, device=str(device),
+                      threads=torch.get_num_threads(), torch=torch.__version__,
+                      clock='process' if args.cpu_time else 'wall', repeats=args.repeats,
+                      schedule=cfg.model.afan.get('schedule', 'auto'))
+    return {**conditions, **cost.to_dict()}
+
+
+def report(result: dict) -> str:
+    """Lay the result out as text."""
+    images = (f'{result["image_size"]} x {result["image_size"]} random images'
+              if result['data'] == 'random' else "samples of the config's data")
+    lines = [f'{osp.basename(result["config"])}: {result["batch_size"]} {images} a step, '
+             f'{result["device"]}, {result["threads"]} threads, torch {result["torch"]}, '
+             f'medians of {result["repeats"]} interleaved steps'
+             + (' (processor time)' if result['clock'] == 'process' else ''), '',
+             f'{"":24}{"step":>12}{"relative":>10}{"peak memory":>14}{"relative":>10}']
+    names = dict(baseline='baseline', afan=f'A-FAN ({result["schedule"]})', published='published')
+    for key, title in names.items():
+        if key not in result['seconds']:
+            continue
+        seconds, base = result['seconds'][key], result['seconds']['baseline']
+        line = f'{title:24}{seconds * 1000:>9.1f} ms{seconds / base:>10.3f}'
+        memory = result['memory_bytes']
+        if key in memory:
+            line += f'{memory[key] / 2**20:>10.1f} MiB{memory[key] / memory["baseline"]:>10.3f}'
+        lines.append(line)
+    lines += [f'{"theory":24}{"":12}{result["theory"]:>10.3f}', '']
+    for name, tail in result['tails'].items():
+        line = (f'tap {name}: tau {tail["share"]:.3f}, {tail["passes"]:.0f} adversarial passes of '
+                f'{tail["fraction"]:.0%} of the samples')
+        if tail['attack_passes']:
+            line += (f', {tail["attack_passes"]:.0f} attack passes of {tail["attack_share"]:.3f} '
+                     f'baseline steps')
+        lines.append(line)
+    ratios = result['ratios']
+    lines.append(f'A-FAN / theory {ratios["afan_over_theory"]:.3f}')
+    if 'published_over_afan' in ratios:
+        lines.append(f'published / A-FAN {ratios["published_over_afan"]:.3f}')
+    return '\n'.join(lines)
+
+
+def main(argv=None) -> None:
+    """Measure and print."""
+    args = parse_args(argv)
+    with contextlib.redirect_stdout(sys.stderr):  # logs of the codebases
+        try:
+            result = measure(args)
+        except ValueError as error:
+            stop(str(error))
+    print(json.dumps(result, indent=2) if args.json else report(result))
+
+
+if __name__ == '__main__':
+    main()
