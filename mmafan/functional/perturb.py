@@ -46,7 +46,8 @@ def finite_samples(gradient: Tensor) -> Tensor:
         >>> finite_samples(torch.tensor([[1., 2.], [float('nan'), 0.]])).tolist()
         [True, False]
     """
-    return torch.isfinite(_rows(gradient)).all(dim=1)
+    # The largest magnitude is NaN or infinite where any element is: one pass, no boolean copy.
+    return torch.isfinite(torch.linalg.vector_norm(_rows(gradient), ord=float('inf'), dim=1))
 
 
 def sample_std(feature: Tensor) -> Tensor:
@@ -92,17 +93,17 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
         raise ValueError(f'gradient must have the shape of feature, {tuple(feature.shape)}, '
                          f'got {tuple(gradient.shape)}')
     keep = _per_sample(finite_samples(gradient), feature)
-    gradient = torch.where(keep, gradient, torch.zeros_like(gradient))
     if norm == 'linf':
-        direction = gradient.sign()
+        direction = gradient.sign()  # torch's sign of NaN is 0, of infinity 1
     else:
+        gradient = torch.where(keep, gradient, torch.zeros_like(gradient))
         # Dividing by the largest element first keeps the squares of tiny gradients from underflowing.
         peak = _per_sample(_rows(gradient.abs()).amax(dim=1), gradient)
         gradient = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
         length = _sample_l2(gradient)
         direction = gradient / torch.where(length > 0, length, torch.ones_like(length))
     # Only the direction is rounded to the feature's precision: a gradient may lie outside of its range.
-    return feature + step_size * direction.to(feature.dtype)
+    return torch.addcmul(feature, direction.to(feature.dtype), keep.to(feature.dtype) * step_size)
 
 
 def project_linf(perturbation: Tensor, radius: Tensor | float) -> Tensor:

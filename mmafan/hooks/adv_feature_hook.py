@@ -102,6 +102,10 @@ class AdvFeatureHook(Hook):
         runtime.iteration = runner.iter
         runtime.num_passes = 0
         self._passes_expected = bool(runtime.taps)
+        runtime.measure = self._logs_at(batch_idx)
+
+    def _logs_at(self, batch_idx: int) -> bool:
+        return batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
 
     # ------------------------------------------------------------------ after an iteration
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
@@ -113,9 +117,10 @@ class AdvFeatureHook(Hook):
                                f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
             runtime.learned.step(runtime.grad_scale)
-        if self.every_n_inner_iters(batch_idx, self.interval) or batch_idx == 0:
+        if self._logs_at(batch_idx):
             measured = runtime.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
+            scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
             scalars['strength_scale'] = runtime.strength_scale
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v) for n, v in runtime.learned.factors.items()})

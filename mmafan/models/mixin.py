@@ -238,8 +238,9 @@ class AFANModelMixin:
             forward = functools.partial(self._tail_losses, part, recording, run, name, tap, indices)
             attack = Attack(tap, features, generator, runtime.strength_scale, capture.autocast)
             attack.run(given, functools.partial(self._gradient_at, forward, self._attack_scale(recording, name)))
-            runtime.diagnostics[f'{name}_relative_size'] = attack.relative_size()
-            runtime.diagnostics[f'{name}_num_skipped'] = attack.num_skipped
+            if runtime.measure:
+                runtime.diagnostics[f'{name}_relative_size'] = attack.relative_size()
+            runtime.count_samples(name, attack.num_skipped, tap.num_steps * sum(len(f) for f in features))
             learned = runtime.learned.factors[name] if runtime.learned is not None else None
             for k, perturbed in enumerate(attack.perturbed(learned)):
                 if tap.weight[k] > 0:

@@ -69,7 +69,10 @@ class AFANRuntime:
         iteration: Number of the training step, the seed of the attack's own draws.
         checked: Whether the first training pass has proven the taps to work.
         hooked: Whether a hook is in charge.
+        measure: Whether to take measurements in this step.
         diagnostics: Latest measurements by name, each a tensor of no dimension.
+        num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
+        num_samples: By tap, number of samples attacked or skipped; both since the hook last looked.
         num_passes: Number of adversarial passes since the hook last looked.
         num_norms: Number of pass-aware norms the model was built with.
     """
@@ -81,7 +84,10 @@ class AFANRuntime:
         self.checked = False
         self.hooked = False
         self.grad_scale = 1.0
+        self.measure = True
         self.diagnostics: Dict[str, Tensor] = {}
+        self.num_skipped: Dict[str, Tensor] = {}
+        self.num_samples: Dict[str, int] = {}
         self.num_passes = 0
         self.num_norms = 0
         self.norm_policies: Dict[str, str] = {}
@@ -96,6 +102,17 @@ class AFANRuntime:
         if self.strength_scale <= 0:
             return {}
         return {name: tap for name, tap in self.config.taps.items() if tap.active}
+
+    def count_samples(self, tap: str, num_skipped: Tensor, num_samples: int) -> None:
+        """Add one attack's samples to the counts, without waiting for the device."""
+        self.num_skipped[tap] = self.num_skipped[tap] + num_skipped if tap in self.num_skipped else num_skipped
+        self.num_samples[tap] = self.num_samples.get(tap, 0) + num_samples
+
+    def pop_skipped_shares(self) -> Dict[str, float]:
+        """Return the share of samples skipped by tap, and begin to count anew."""
+        shares = {t: float(n) / max(self.num_samples[t], 1) for t, n in self.num_skipped.items()}
+        self.num_skipped, self.num_samples = {}, {}
+        return shares
 
     @property
     def inside(self) -> bool:

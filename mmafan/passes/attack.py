@@ -63,9 +63,9 @@ class Attack:
         for step in range(config.num_steps):
             if config.direction == 'gradient' and (step or gradients is None):
                 gradients = gradient_at([f.to(dtype) for f, dtype in zip(self.adversarial, self._dtypes)])
-            self._step(gradients or [])
+            self._step(gradients or [], moved_before=step > 0 or config.random_start)
 
-    def _step(self, gradients: Sequence[Optional[Tensor]]) -> None:
+    def _step(self, gradients: Sequence[Optional[Tensor]], moved_before: bool) -> None:
         config = self.config
         project = project_linf if config.norm == 'linf' else project_l2
         moved = []
@@ -80,9 +80,9 @@ class Attack:
                 new = clean + project(new - clean, unit * config.radius)
             if config.clamp is not None:
                 new = new.clamp(*config.clamp)
-            # A sample that cannot be attacked is not perturbed at all, wherever earlier steps had led it.
-            keep = finite.reshape(-1, *([1] * (new.dim() - 1)))
-            moved.append(torch.where(keep, new, clean))
+            if moved_before:  # a sample that cannot be attacked is not perturbed at all
+                new = torch.where(finite.reshape(-1, *([1] * (new.dim() - 1))), new, clean)
+            moved.append(new)
         self.adversarial = moved
 
     def perturbed(self, learned: Optional[Tensor] = None) -> Iterator[List[Tensor]]:

@@ -26,7 +26,7 @@ def attack_features(model: Any, data: dict, tap: str) -> Tuple[Tensor, Tensor]:
     """
     from ..passes import Batch, Recording
     from ..passes.attack import Attack
-    from ..passes.recording import INPUTS
+    from ..passes.tap import INPUTS
     taps = model.afan.config.taps
     if tap not in taps:
         raise ValueError(f'tap must be one of {tuple(taps)}, got {tap!r}')
