@@ -1,0 +1,190 @@
+"""The demo: its report's content, and that a killed demo goes on where it stopped."""
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import re
+import sys
+
+import pytest
+
+pytest.importorskip('mmpretrain', reason='the demo trains a model of mmpretrain')
+pytest.importorskip('sklearn', reason='the images are part of scikit-learn')
+pytest.importorskip('matplotlib', reason='the report has pictures')
+
+
+@pytest.fixture
+def quickstart(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / 'tools'))
+    return importlib.import_module('quickstart')
+
+
+@pytest.fixture
+def report(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / 'tools'))
+    return importlib.import_module('quickstart_report')
+
+
+COST = dict(
+    seconds=dict(baseline=0.010, afan=0.023),
+    tails=dict(stage1=dict(share=0.65, passes=2.0)),
+    theory=2.3,
+    ratios=dict(afan_over_baseline=2.345))
+
+
+def fake_results(baseline, afan):
+    return {arm: [dict(accuracy=v, command=f'train {arm} {seed}', reused=False) for seed, v in enumerate(values)]
+            for arm, values in (('baseline', baseline), ('afan', afan))}
+
+
+def row(text, beginning):
+    lines = [line for line in text.splitlines() if line.startswith(f'| {beginning}')]
+    assert len(lines) == 1, lines
+    return [cell.strip() for cell in lines[0].strip('|').split('|')]
+
+
+def test_numbers_in_the_table(report, tmp_path):
+    text = report.write_report(str(tmp_path), fake_results([90.0, 92.0, 94.0], [91.0, 92.0, 92.0]), COST, 60, 12.3)
+    assert (tmp_path / 'report.md').read_text() == text
+    assert row(text, 'baseline: test')[1] == '92.00 ± 2.00'
+    assert row(text, 'A-FAN: test')[1] == '91.67 ± 0.58'
+    assert row(text, 'A-FAN minus')[1] == '-0.33 ± 1.53 (+1.00, +0.00, -2.00)'
+    assert row(text, 'measured cost')[1] == '2.35' or row(text, 'measured cost')[1] == '2.34'
+    assert row(text, 'theoretical cost')[1].startswith('2.30 (tap `stage1`: tau = 0.65, 2 passes)')
+    assert row(text, 'median step')[1] == '10.0 and 23.0'
+
+
+def test_every_number_has_its_command(report, tmp_path):
+    text = report.write_report(str(tmp_path), fake_results([90.0, 92.0], [91.0, 92.0]), COST, 60, 12.3)
+    rows = [line for line in text.splitlines() if line.startswith('| ') and any(c.isdigit() for c in line)]
+    assert len(rows) == 6 + 4
+    assert all(re.search(r'`[^`]+` \|$', line) for line in rows)
+
+
+@pytest.mark.parametrize('difference, word', [([2.0, 2.1, 1.9], 'beyond'), ([-2.0, -2.1, -1.9], 'beyond'),
+                                              ([2.0, -2.0, 0.5], 'within'), ([1.0], 'One seed')])
+def test_verdict_looks_at_the_spread(report, difference, word):
+    assert word in report.verdict(difference)
+    assert 'no evidence' in report.verdict(difference)
+
+
+def test_progress_counts_down(quickstart, monkeypatch):
+    now = iter([0.0, 10.0, 40.0])
+    monkeypatch.setattr(quickstart.time, 'monotonic', lambda: next(now))
+    stream = io.StringIO()
+    progress = quickstart.Progress(10, stream)
+    progress.skip(4)  # done by an earlier call: not part of the pace
+    progress.advance(1, 'one')
+    progress.advance(4, 'two')
+    assert stream.getvalue().splitlines() == [' 50%  0:50 left  one', ' 90%  0:08 left  two']
+
+
+def test_progress_is_one_line_on_a_terminal(quickstart):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    progress = quickstart.Progress(4, stream)
+    for _ in range(4):
+        progress.advance(1, 'text')
+    progress.close()
+    assert stream.getvalue().count('\n') == 1
+    assert '100%' in stream.getvalue().split('\r')[-1]
+
+
+@pytest.mark.parametrize('arguments, word', [(['detection'], 'classification'), (['segmentation'], 'classification'),
+                                             (['--seeds', '0'], '--seeds'), (['--epochs', '0'], '--epochs')])
+def test_what_cannot_run_is_one_sentence(quickstart, capsys, arguments, word):
+    with pytest.raises(SystemExit) as error:
+        quickstart.main(arguments)
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert word in lines[0]
+
+
+def test_commands_of_the_report_can_be_parsed(quickstart, repo, report):
+    import shlex
+    words = shlex.split(report.COST_COMMAND)
+    assert (repo / words[1]).is_file()
+    assert (repo / words[2]).is_file()
+    sys.path.insert(0, str(repo / 'tools' / 'analysis_tools'))
+    try:
+        args = importlib.import_module('step_cost').parse_args(words[2:])
+    finally:
+        sys.path.pop(0)
+    assert (args.repeats, args.threads) == (quickstart.COST_REPEATS, 1)
+
+
+def test_settings_tell_runs_apart(quickstart, tmp_path):
+    make = quickstart.make_config
+    one = make(quickstart.train_command('afan', 0, 2, str(tmp_path)))
+    assert quickstart.fingerprint(one) == quickstart.fingerprint(
+        make(quickstart.train_command('afan', 0, 2, str(tmp_path / 'elsewhere'))))
+    for other in (('baseline', 0, 2), ('afan', 1, 2), ('afan', 0, 3)):
+        assert quickstart.fingerprint(one) != quickstart.fingerprint(
+            make(quickstart.train_command(*other, str(tmp_path))))
+
+
+@pytest.mark.slow
+def test_whole_demo(quickstart, tmp_path):
+    text = quickstart.run_classification(str(tmp_path), seeds=1, epochs=1)
+    accuracy = {name: float(row(text, f'{name}: test')[1]) for name in ('baseline', 'A-FAN')}
+    assert all(0 < value < 100 for value in accuracy.values())
+    ratio, theory = (float(row(text, f'{name} cost')[1].split()[0]) for name in ('measured', 'theoretical'))
+    assert 1 < theory < 3
+    assert 1 < ratio < 6
+    for picture in ('curves.png', 'features.png'):
+        assert f']({picture})' in text
+        assert (tmp_path / picture).read_bytes()[:4] == b'\x89PNG'
+    logs = list(tmp_path.glob('afan/seed_0/*/vis_data/scalars.json'))
+    assert len(logs) == 1
+    assert 'adv_stage1_1.loss' in logs[0].read_text()
+    stored = json.loads((tmp_path / 'afan' / 'seed_0' / 'result.json').read_text())
+    assert stored['accuracy'] == pytest.approx(accuracy['A-FAN'], abs=0.01)
+
+
+@pytest.mark.slow
+def test_arms_start_alike_and_finished_runs_are_not_repeated(quickstart, tmp_path):
+    import torch
+    from mmengine.hooks import Hook
+    seen = []
+
+    class Look(Hook):
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 0:
+                inputs = torch.stack([i.float() for i in data_batch['inputs']])
+                seen.append((inputs, [p.detach().clone() for p in runner.model.parameters()]))
+
+    results = [quickstart.train_run(arm, 0, 1, str(tmp_path), hooks=(Look(), )) for arm in ('baseline', 'afan')]
+    assert [r['reused'] for r in results] == [False, False]
+    (images, weights), (other_images, other_weights) = seen
+    assert torch.equal(images, other_images)
+    assert len(weights) == len(other_weights)
+    assert all(torch.equal(a, b) for a, b in zip(weights, other_weights))
+    again = quickstart.train_run('baseline', 0, 1, str(tmp_path), hooks=(Look(), ))
+    assert again['reused']
+    assert again['accuracy'] == results[0]['accuracy']
+    assert len(seen) == 2
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on(quickstart, tmp_path):
+    from mmengine.hooks import Hook
+
+    class Kill(Hook):
+        priority = 'VERY_LOW'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.epoch == 2:
+                raise KeyboardInterrupt
+
+    epochs = []
+    straight = quickstart.train_run('baseline', 0, 4, str(tmp_path / 'straight'))
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.train_run('baseline', 0, 4, str(tmp_path / 'killed'), hooks=(Kill(), ))
+    resumed = quickstart.train_run('baseline', 0, 4, str(tmp_path / 'killed'), lambda epoch, _: epochs.append(epoch))
+    assert epochs == [3, 4]
+    assert resumed['accuracy'] == straight['accuracy']
+    assert not os.path.exists(tmp_path / 'killed' / 'baseline' / 'seed_0' / 'result.json.part')

@@ -1,0 +1,84 @@
+"""Train a model from a config of mmpretrain, mmdet or mmseg, with or without A-FAN.
+
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--amp] [--cfg-options KEY=VALUE ...]
+"""
+from __future__ import annotations
+
+import argparse
+import os
+
+from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
+                     stop)
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parse the command line; the options are those of the codebases' own ``train.py``."""
+    parser = argparse.ArgumentParser(
+        description='Train a model from a config of mmpretrain, mmdet or mmseg, with or without A-FAN.')
+    parser.add_argument('config', help='config file')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='resume from this checkpoint, or from the latest one in the work folder where none is named')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the real batch size over auto_scale_lr.base_batch_size')
+    parser.add_argument(
+        '--no-resumable-seed',
+        action='store_true',
+        help='leave ResumableSeedHook out: a resumed run then draws other random numbers than an uninterrupted one')
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def use_amp(cfg) -> None:
+    """Switch the optimizer wrapper to mixed precision with a dynamic loss scale, in place."""
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        stop(f"--amp needs optim_wrapper.type='OptimWrapper', this config has {kind!r}")
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def apply_args(cfg, args: argparse.Namespace) -> None:
+    """Write the command line's choices into the config, in place."""
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args)
+    complete_dataloaders(cfg)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            stop('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config: the batch size, over all '
+                 'processes, that its learning rate is meant for')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else require_file(args.resume, 'checkpoint', ('.pth', ))
+    if not args.no_resumable_seed:
+        hooks = list(cfg.get('custom_hooks') or [])
+        if not any(str(hook.get('type')).endswith('ResumableSeedHook') for hook in hooks):
+            cfg.custom_hooks = [*hooks, dict(type='mmafan.ResumableSeedHook')]
+
+
+def main(argv=None) -> None:
+    """Train."""
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    apply_args(cfg, args)
+    from _cpu import adapt_to_cpu  # after the arguments, so that --help and a wrong path answer at once
+    adapt_to_cpu(cfg)
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdet.utils import setup_cache_size_limit_of_dynamo
+        setup_cache_size_limit_of_dynamo()
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
