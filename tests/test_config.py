@@ -322,7 +322,9 @@ WRONG_RUNS = {
     'begin after the last iteration': (['AdvFeatureHook.begin must be below the 2 iterations', 'got 2'],
                                        {}, [dict(HOOK, begin=2, by_epoch=False)]),
     'learned strengths without the hook':
-    (['afan.learn_strengths', 'AdvFeatureHook'], dict(afan=afan(learn_strengths={})), []),
+    (['afan.learn_strengths', 'AdvFeatureHook'],
+     dict(afan=dict(taps=dict(a=dict(module='backbone.layer1', step_size=0.1),
+                              b=dict(module='backbone.layer2', step_size=0.1)), learn_strengths={})), []),
     'unknown loss':
     (['afan.taps.s.losses', "'loss_bbox'", "['loss']"], dict(afan=afan(dict(losses=('loss_bbox', )))), [HOOK]),
     'groups that do not divide': (['afan.taps.s.num_groups', '4 channels', '3'],
@@ -487,3 +489,8 @@ def test_downstream_config_overrides_one_field_of_one_tap(tmp_path, tiny_config)
 ])
 def test_suggest(name, valid, answer):
     assert suggest(name, valid) == answer
+
+
+def test_learned_strengths_of_one_tap_are_refused(tiny_classifier):
+    with pytest.raises(ValueError, match=r'afan\.learn_strengths needs at least two taps .* got \[\'s\'\]$'):
+        tiny_classifier(afan=afan(learn_strengths={}))

@@ -21,6 +21,7 @@ from typing import Callable, Dict, List, Optional
 
 import train as train_tool
 from _common import build_runner, load_config, stop
+from _progress import Progress
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 ARMS = dict(baseline='configs/mmpretrain/resnet_digits.py', afan='configs/mmpretrain/resnet_afan_digits.py')
@@ -28,45 +29,6 @@ TITLES = dict(baseline='baseline', afan='A-FAN')
 EPOCH_COST = dict(baseline=1.0, afan=2.8)  # only for the time left that the progress bar shows
 METRIC = 'accuracy/top1'
 COST_REPEATS = 15  # as in the command that the report names
-
-
-class Progress:
-    """A progress bar with the time left on a terminal; a line per run and tenth elsewhere.
-
-    Args:
-        total: Amount of work, in any unit.
-        stream: Where to write.
-    """
-
-    def __init__(self, total: float, stream=None) -> None:
-        self.stream = sys.stdout if stream is None else stream
-        self.total, self.done, self.worked = total, 0.0, 0.0
-        self.begin = time.monotonic()
-        self.shown = -1
-
-    def skip(self, amount: float) -> None:
-        """Count work that was done before this program began."""
-        self.done += amount
-
-    def advance(self, amount: float, text: str) -> None:
-        """Count work just done, and show it."""
-        self.done += amount
-        self.worked += amount
-        left = (time.monotonic() - self.begin) / self.worked * max(self.total - self.done, 0)
-        share = min(self.done / self.total, 1.0)
-        clock = f'{int(left) // 60}:{int(left) % 60:02d} left'
-        if self.stream.isatty():
-            bar = '#' * int(share * 24)
-            self.stream.write(f'\r[{bar:<24}] {share:4.0%}  {clock}  {text:<48}')
-        elif int(share * 10) != self.shown:
-            self.shown = int(share * 10)
-            self.stream.write(f'{share:4.0%}  {clock}  {text}\n')
-        self.stream.flush()
-
-    def close(self) -> None:
-        """End the line."""
-        if self.stream.isatty():
-            self.stream.write('\n')
 
 
 def train_command(arm: str, seed: int, epochs: int, work_dir: str) -> List[str]:
@@ -236,7 +198,7 @@ def main(argv=None) -> None:
     parser.add_argument('task', nargs='?', default='classification', help='classification (the only demo there is)')
     parser.add_argument('--work-dir', default='work_dirs/quickstart', help='where the report goes')
     parser.add_argument('--seeds', type=int, default=3, help='runs of each arm (default: 3)')
-    parser.add_argument('--epochs', type=int, default=45, help='epochs of each run (default: 45)')
+    parser.add_argument('--epochs', type=int, default=30, help='epochs of each run (default: 30)')
     args = parser.parse_args(argv)
     if args.task != 'classification':
         stop(f'there is no demo {args.task!r}: the only one is classification')

@@ -55,8 +55,8 @@ def apply_args(cfg, args: argparse.Namespace) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            stop('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config: the batch size, over all '
-                 'processes, that its learning rate is meant for')
+            stop('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config: the batch size, over '
+                 'all processes, that its learning rate is meant for')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True

@@ -1,4 +1,6 @@
 # The embedded demo: 8 x 8 handwritten digits from scikit-learn, few of them for training.
+custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
+
 data_preprocessor = dict(num_classes=10, mean=[78.0] * 3, std=[96.0] * 3, to_rgb=False)
 
 train_pipeline = [
@@ -8,7 +10,7 @@ train_pipeline = [
 test_pipeline = [dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=50,
+    batch_size=25,
     num_workers=0,
     persistent_workers=False,
     pin_memory=False,
@@ -32,16 +34,16 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, ))
 test_evaluator = val_evaluator
 
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4))
 param_scheduler = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=45, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 
 default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=4),
+    logger=dict(type='LoggerHook', interval=8),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Two are kept: mmengine removes the oldest before it writes the next.
     checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=2),

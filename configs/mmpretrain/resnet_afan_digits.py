@@ -1,7 +1,6 @@
 # The demo with A-FAN: features after the first stage, one step, two strengths, the stronger one re-injected.
 _base_ = './resnet_digits.py'
 
-custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
 custom_hooks = [dict(type='mmafan.AdvFeatureHook')]
 
 model = dict(

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 import torch
 from torch import nn
 
-from ..passes.batch import floating
+from ..passes.batch import is_feature, tensors_of
 from ..passes.tap import INPUTS
 
 
@@ -117,7 +117,7 @@ class TailProbe:
 
     def _leave(self, name: str, _: nn.Module, __: Any, output: Any) -> None:
         self._left.setdefault(name, self.clock.mark())
-        for tensor in floating(output):
+        for tensor in filter(is_feature, tensors_of(output)):
             if tensor.requires_grad:
                 tensor.register_hook(functools.partial(self._come_back, name))
 

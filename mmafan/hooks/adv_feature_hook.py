@@ -6,7 +6,7 @@ from typing import Any, Dict, Optional, Sequence, Union
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from ..layers.afan_norm import AUXILIARY
@@ -55,6 +55,7 @@ class AdvFeatureHook(Hook):
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
         self._restored: Dict[str, Any] = {}
         self._passes_expected = False
+        self._epochs = True
 
     # ------------------------------------------------------------------ before training
     def before_run(self, runner: Runner) -> None:
@@ -72,9 +73,14 @@ class AdvFeatureHook(Hook):
             name = type(unwrap(runner.model)).__name__
             raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
                              f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
-        length = runner.max_epochs if self.by_epoch else runner.max_iters
+        self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):
+            name = type(runner.train_loop).__name__
+            raise ValueError(f'AdvFeatureHook.by_epoch must be False with {name}, which has no epochs: '
+                             f'give begin, end and ramp in iterations')
+        length = runner.max_epochs if self.by_epoch and self._epochs else runner.max_iters
         if length is not None and self.begin >= length > 0:
-            unit = 'epochs' if self.by_epoch else 'iterations'
+            unit = 'epochs' if self.by_epoch and self._epochs else 'iterations'
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
         if self._restored:
             load_training_state(model, self._restored)
@@ -96,8 +102,10 @@ class AdvFeatureHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None) -> None:
         """Set this iteration's strength."""
         runtime = unwrap(runner.model).afan
-        per_epoch = len(runner.train_dataloader)
-        position = runner.iter / per_epoch if self.by_epoch else runner.iter
+        by_epoch = self.by_epoch and self._epochs
+        position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
         runtime.strength_scale = self.scale_at(position)
         runtime.iteration = runner.iter
         runtime.num_passes = 0

@@ -119,7 +119,8 @@ class ResumableSeedHook(Hook):
             batches = loader.batch_sampler.batch_sampler
         else:
             batches = loader.batch_sampler
-        for sampler in {id(s): s for s in (loader.sampler, getattr(batches, 'sampler', None))}.values():
+        samplers: List[Any] = [loader.sampler, getattr(batches, 'sampler', None)]
+        for sampler in samplers:
             if hasattr(sampler, 'seed'):
                 sampler.seed = self._base
             if hasattr(sampler, '_indices_of_rank') and hasattr(sampler, 'indices'):

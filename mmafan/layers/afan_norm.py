@@ -43,7 +43,7 @@ class PassAwareNorm(MadeNorm):
         state = current_pass()
         if state.kind is PassKind.CLEAN or not self.training:  # type: ignore[attr-defined]
             return super().forward(input)  # type: ignore[misc]
-        policy = self.policy or state.batch_norm
+        policy = 'batch' if state.kind is PassKind.CHECK else self.policy or state.batch_norm
         if policy == 'frozen' and self.running_mean is not None:  # type: ignore[attr-defined]
             with _evaluating(self):  # type: ignore[arg-type]
                 return super().forward(input)  # type: ignore[misc]

@@ -20,8 +20,8 @@ def check_model(model: nn.Module, config: AFANConfig) -> None:
     Raises:
         ValueError: For a tap's module that does not exist or is never called, and for reentrant checkpointing.
     """
-    names = [name for name, _ in model.named_modules() if name]
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
+    names = [name for name in modules if name]
     for tap_name, tap in config.taps.items():
         where = f'afan.taps.{tap_name}.module'
         if tap.module == INPUTS:
@@ -61,10 +61,10 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
         raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
                          f'{problem}; name a module between the trainable part of the network and its loss')
     for name, tap in config.taps.items():
-        rows = recording.captures[name].live[0].shape[0]
-        if tap.fraction < 1 and rows != recording.size:
+        rows = {len(f) for f in recording.captures[name].live}
+        if tap.fraction < 1 and rows != {recording.size}:
             raise ValueError(f'afan.taps.{name}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
-                             f'feature has {rows} rows for the {recording.size} samples of the batch')
+                             f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
         _check_moments(tap, recording.captures[name].features, f'afan.taps.{name}')
         _check_reach(model, tap, recording.captures[name].live, losses, f'afan.taps.{name}')
         if config.replay and tap.module != INPUTS:
@@ -86,8 +86,15 @@ def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor],
     chosen = select_losses(losses, tap.losses, f'{where}.losses')
     tracked = [feature for feature in live if feature.requires_grad]
     total = model.parse_losses(chosen)[0]  # type: ignore[operator]
-    reached = total.requires_grad and any(
-        g is not None for g in torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True))
+    try:
+        reached = total.requires_grad and any(
+            g is not None for g in torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True))
+    except RuntimeError as error:
+        if 'heckpoint' not in str(error):
+            raise
+        raise ValueError(f'{where}.module must name a module with a differentiable feature, but {tap.module!r} feeds '
+                         f'reentrant activation checkpointing, through which no gradient at a tap can be taken; switch '
+                         f'the checkpointing off') from None
     if not reached:
         raise ValueError(f'{where}.module must name a module that the losses depend on, but '
                          f'{[k for k in chosen if is_loss(k)]} do not depend on the output of {tap.module!r}')
@@ -99,8 +106,9 @@ def _check_replay(model: Any, recording: Recording, batch: Batch,
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
     copies = [f.clone() for f in features]
-    with recording.replay(name, copies, PassKind.ATTACK, 'batch', with_grad=False):
+    with recording.replay(name, copies, PassKind.CHECK, 'batch', with_grad=False):
         again = float(model.parse_losses(run(batch))[0])
-    if abs(again - clean) > 1e-2 * max(abs(clean), 1e-2) and torch.isfinite(torch.tensor(clean)):
+    half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
+    if abs(again - clean) > (1e-2 if half else 1e-4) * max(abs(clean), 1e-2) and torch.isfinite(torch.tensor(clean)):
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')

@@ -4,7 +4,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from torch import nn
+from mmengine.model import is_model_wrapper
 
 from .losses import Losses
 
@@ -31,6 +31,6 @@ class ForwardEntry:
 
 def unwrap(model: Any) -> Any:
     """Return the model inside distributed wrappers."""
-    while hasattr(model, 'module') and isinstance(model.module, nn.Module):
+    while is_model_wrapper(model):
         model = model.module
     return model

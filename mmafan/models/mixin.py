@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..config import AFANConfig, TapConfig
 from ..layers import PassAwareNorm, adopt_norms
 from ..layers.afan_norm import sync_auxiliary
-from ..passes import Batch, PassKind, Recording
+from ..passes import Batch, PassKind, Recording, running_pass
 from ..passes.attack import Attack
 from ..passes.rng import derived_generator
 from ..passes.tap import INPUTS
@@ -129,10 +130,11 @@ class AFANModelMixin:
             log.update(detach_losses(adversarial))
             total = self.parse_losses(adversarial)[0]  # type: ignore[attr-defined]
             remaining -= 1
-            if remaining:
-                optim_wrapper.backward(optim_wrapper.scale_loss(total))
-            else:
-                optim_wrapper.update_params(total)
+            with running_pass(PassKind.ADVERSARIAL, self.afan.config.batch_norm):  # for what is recomputed
+                if remaining:
+                    optim_wrapper.backward(optim_wrapper.scale_loss(total))
+                else:
+                    optim_wrapper.update_params(total)
             del adversarial, total
         self.afan.iteration += 1
         return self.parse_losses(log)[1]  # type: ignore[attr-defined]
@@ -197,9 +199,13 @@ class AFANModelMixin:
                              'updates the learned strengths')
         if not runtime.checked:
             self.restore_norms()
+            if runtime.config.batch_norm == 'separate' and not runtime.hooked:
+                print_log("afan.batch_norm='separate' without AdvFeatureHook: the auxiliary norms will not be in the "
+                          'checkpoints, and a resumed run starts them anew', logger='current', level=logging.WARNING)
         taps = runtime.taps if runtime.checked else runtime.config.taps
         paths = {name: tap.module for name, tap in taps.items()}
-        recording = Recording(self, paths, batch.size, runtime.config.replay)  # type: ignore[arg-type]
+        recording = Recording(self, paths, batch.size, runtime.config.replay,  # type: ignore[arg-type]
+                              runtime.changed_in_place)
         with recording:
             if INPUTS in paths.values():
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
@@ -207,6 +213,7 @@ class AFANModelMixin:
         if not runtime.checked:
             check_first_pass(self, recording, batch, run, losses)
             runtime.checked = True
+            runtime.changed_in_place = recording.changed
         return recording, losses
 
     def _selected_gradients(self, recording: Recording, name: str, losses: Losses) -> List[Optional[Tensor]]:
@@ -267,8 +274,8 @@ class AFANModelMixin:
 
 
 def _choose(size: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Draw ``fraction`` of the samples, at least one, in ascending order."""
-    count = max(1, int(round(size * fraction)))
+    """Draw ``fraction`` of the samples in ascending order; at least two, as batch statistics of one may not exist."""
+    count = min(size, max(2, int(round(size * fraction))))
     return torch.randperm(size, generator=generator)[:count].sort().values
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Set
 
 import torch
 from mmengine.dist import all_reduce
@@ -68,6 +68,7 @@ class AFANRuntime:
         strength_scale: Factor on all strengths in [0, 1]; 0 switches A-FAN off.
         iteration: Number of the training step, the seed of the attack's own draws.
         checked: Whether the first training pass has proven the taps to work.
+        changed_in_place: Names of the modules in the head whose outputs are changed in place; None: not known yet.
         hooked: Whether a hook is in charge.
         measure: Whether to take measurements in this step.
         diagnostics: Latest measurements by name, each a tensor of no dimension.
@@ -82,6 +83,7 @@ class AFANRuntime:
         self.strength_scale = 1.0
         self.iteration = 0
         self.checked = False
+        self.changed_in_place: Optional[Set[str]] = None
         self.hooked = False
         self.grad_scale = 1.0
         self.measure = True
@@ -93,7 +95,11 @@ class AFANRuntime:
         self.norm_policies: Dict[str, str] = {}
         self.learned: Optional[LearnedStrengths] = None
         if config.learn_strengths is not None:
-            self.learned = LearnedStrengths(config.learn_strengths, list(config.taps))
+            active = [name for name, tap in config.taps.items() if tap.active]
+            if len(active) < 2:
+                raise ValueError(f'afan.learn_strengths needs at least two taps with a weight above 0, because the '
+                                 f'learned factors sum to 1, got {active}')
+            self.learned = LearnedStrengths(config.learn_strengths, active)
         self._inside = False
 
     @property

@@ -105,6 +105,6 @@ def map_tensors(function: Any, value: Any) -> Any:
     return value
 
 
-def floating(value: Any) -> list:
-    """List the floating tensors of a nested value: those a tap perturbs."""
-    return [t for t in tensors_of(value) if torch.is_floating_point(t)]
+def is_feature(tensor: Tensor) -> bool:
+    """Whether a tap perturbs this tensor: floating, with a dimension of samples."""
+    return torch.is_floating_point(tensor) and tensor.dim() > 0

@@ -7,7 +7,7 @@ runs, with the random draws of the clean pass. Nothing here knows a model's forw
 """
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from .batch import map_tensors, tensors_of
 from .replay import Replay
 from .rng import RandomState
 from .state import PassKind
-from .tap import INPUTS, Records, TapCapture, autocast_enabled
+from .tap import INPUTS, Record, Records, TapCapture, autocast_enabled
 
 
 class Recording:
@@ -27,9 +27,13 @@ class Recording:
         taps: Tap name to dotted module name, or ``'inputs'``.
         size: Number of samples in the batch.
         keep_head: Record the head for replay; False makes :meth:`replay` run it again.
+        changed: Names of the modules whose outputs operations in place change later, so that copies are kept; None
+            keeps copies of all and finds out, in :attr:`changed`.
     """
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, str], size: int, keep_head: bool = True) -> None:
+    def __init__(self, model: nn.Module, taps: Mapping[str, str], size: int, keep_head: bool = True,
+                 changed: Optional[Set[str]] = None) -> None:
+        self.changed = changed
         self.size = size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
         self._modules = {name: model.get_submodule(path) for name, path in taps.items() if path != INPUTS}
@@ -44,6 +48,7 @@ class Recording:
         self._start = RandomState()
         self._handles: List[Any] = []
         skipped = getattr(self._model, 'data_preprocessor', None)
+        self._paths = {id(module): path for path, module in self._model.named_modules()}
         for module in self._model.modules():
             if module is self._model or module is skipped:
                 continue
@@ -53,11 +58,19 @@ class Recording:
                 self._handles.append(module.register_forward_hook(self._finish))
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         for handle in self._handles:
             handle.remove()
         self._frames = [(None, [])]
         self._end = RandomState()
+        if kind is not None:
+            return
+        found = {self._paths[id(r.module)] for c in self.captures.values() for r in c.head if r.changed}
+        if self.changed is None:
+            self.changed = found
+        elif found - self.changed:
+            raise RuntimeError(f'the output of {sorted(found - self.changed)} is changed in place in this step but was '
+                               f'not in the first one, so that it cannot be replayed; set afan.replay=False')
 
     def record_inputs(self, inputs: Any) -> Any:
         """Take the model inputs as the tap ``'inputs'``, where one is configured; return what the model gets."""
@@ -82,8 +95,14 @@ class Recording:
         if name is not None:
             output = self._reach_tap(name, output)
         if self._keep_head and self._waiting:
-            self._frames[-1][1].append((module, map_tensors(Tensor.detach, output)))
+            self._frames[-1][1].append(self._record(module, output))
         return output if name is not None else None
+
+    def _record(self, module: nn.Module, output: Any) -> Record:
+        watched = [(t, t._version) for t in tensors_of(output)]
+        copied = self.changed is None or self._paths[id(module)] in self.changed
+        kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
+        return Record(module, kept, copied, [(t.detach(), version) for t, version in watched])
 
     def _reach_tap(self, name: str, output: Any) -> Any:
         capture = self.captures[name]
@@ -110,7 +129,7 @@ class Recording:
                 kinds = ', '.join(sorted({type(output).__name__ for output in capture.outputs}))
                 yield name, f'returns {kinds}, which holds no tensor'
             elif not capture.live:
-                yield name, 'returns no floating tensor'
+                yield name, 'returns no floating tensor with a dimension of samples'
             elif not any(t.requires_grad for t in capture.live):
                 yield name, ('returns a feature without gradient (frozen parameters before it, a no_grad block, or '
                              'reentrant activation checkpointing)')

@@ -23,7 +23,7 @@ class Replay:
         module: Module of the tap; None for the model inputs, where everything is tail.
         capture: What the clean pass left at the tap.
         features: What the tap's module returns: one tensor for each of ``capture.features``.
-        kind: ``ATTACK`` or ``ADVERSARIAL``.
+        kind: ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``.
         batch_norm: Policy of the norms in the tail.
         streams: Random streams at the begin and at the end of the clean pass.
         size: Number of samples in the clean batch.
@@ -54,8 +54,9 @@ class Replay:
         self._start.restore()
         torch.set_grad_enabled(False)
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a head that runs leaves no trace
-        for module, recorded in _by_module(self._capture.head):
-            self._patch(module, replayed_forward(module.forward, recorded, self._indices, self._size))
+        for records in _by_module(self._capture.head):
+            module = records[0].module
+            self._patch(module, replayed_forward(module.forward, records, self._indices, self._size))
         self._patch(self._module, self._tap_forward)
         return self
 
@@ -95,28 +96,27 @@ class Replay:
         self._patched.append(module)
 
 
-def replayed_forward(stock: Callable[..., Any], recorded: Sequence[Any], indices: Optional[Tensor],
+def replayed_forward(stock: Callable[..., Any], records: Records, indices: Optional[Tensor],
                      size: int) -> Callable[..., Any]:
     """Make a forward that returns the recorded outputs in turn, and runs for real once they are used up.
 
     A module used before and after the tap (a shared activation) is replayed for its first calls alone.
     """
-    remaining = iter(recorded)
-    nothing = object()
+    remaining = iter(records)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        output = next(remaining, nothing)
-        if output is nothing:
+        record = next(remaining, None)
+        if record is None:
             return stock(*args, **kwargs)
-        if indices is None:
-            return output
-        return map_tensors(lambda t: select_samples(t, indices, size), output)
+        if indices is not None:  # indexing copies
+            return map_tensors(lambda t: select_samples(t, indices, size), record.output)
+        return map_tensors(Tensor.clone, record.output) if record.copied else record.output
 
     return forward
 
 
-def _by_module(records: Records) -> List[Tuple[nn.Module, List[Any]]]:
-    grouped: Dict[int, Tuple[nn.Module, List[Any]]] = {}
-    for module, output in records:
-        grouped.setdefault(id(module), (module, []))[1].append(output)
+def _by_module(records: Records) -> List[Records]:
+    grouped: Dict[int, Records] = {}
+    for record in records:
+        grouped.setdefault(id(record.module), []).append(record)
     return list(grouped.values())

@@ -11,11 +11,12 @@ class PassKind(enum.Enum):
     """The kind of a forward pass.
 
     ``CLEAN`` is the ordinary pass, ``ATTACK`` a further PGD step that only wants the gradient at the tap (and leaves
-    no trace), ``ADVERSARIAL`` a pass whose loss trains the tail.
+    no trace), ``ADVERSARIAL`` a pass whose loss trains the tail, ``CHECK`` a clean pass again that stores nothing.
     """
     CLEAN = 'clean'
     ATTACK = 'attack'
     ADVERSARIAL = 'adversarial'
+    CHECK = 'check'
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PassState:
 
 
 # A plain module-level stack, not a thread-local: recomputation under activation checkpointing happens in autograd's
-# own threads and has to see the state of the pass whose backward is running.
+# own threads and has to see the state of the pass whose backward is running (two-phase runs it inside the state).
 _STACK: List[PassState] = [PassState()]
 
 

@@ -1,16 +1,38 @@
 """What a clean pass leaves at a tap."""
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from .batch import floating, map_tensors, select_samples
+from .batch import is_feature, map_tensors, select_samples, tensors_of
 from .rng import RandomState
 
 INPUTS = 'inputs'
-Records = List[Tuple[nn.Module, Any]]
+
+
+class Record(NamedTuple):
+    """A module that finished in the clean pass.
+
+    Attributes:
+        module: The module.
+        output: What it returns when it is replayed, detached.
+        copied: Whether ``output`` is a copy, because operations in place change what the module returned.
+        watched: The tensors it returned, each with its version at that moment.
+    """
+    module: nn.Module
+    output: Any
+    copied: bool
+    watched: List[Tuple[Tensor, int]]
+
+    @property
+    def changed(self) -> bool:
+        """Whether an operation in place has changed what the module returned."""
+        return any(tensor._version != version for tensor, version in self.watched)
+
+
+Records = List[Record]
 
 
 def autocast_enabled() -> bool:
@@ -28,7 +50,7 @@ class TapCapture:
         outputs: Output of every call of the tap's module, detached; usually one call with one tensor ``(N, C, ...)``.
         live: The floating tensors, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
-        head: The modules that had finished, outermost only, with their detached outputs in order of calls.
+        head: The modules that had finished, outermost only, in order of calls.
         random_state: Random streams as they were when the tap was reached.
         autocast: Whether the tap was reached under autocast.
     """
@@ -44,7 +66,7 @@ class TapCapture:
     @property
     def features(self) -> List[Tensor]:
         """The clean floating tensors, detached, in the order of :attr:`live`."""
-        return [t for output in self.outputs for t in floating(output)]
+        return [t for output in self.outputs for t in tensors_of(output) if is_feature(t)]
 
     def take(self, output: Any) -> Any:
         """Keep an output and return the copy that the tail consumes.
@@ -55,7 +77,7 @@ class TapCapture:
         return map_tensors(self._track, output)
 
     def _track(self, tensor: Tensor) -> Tensor:
-        if not torch.is_floating_point(tensor):
+        if not is_feature(tensor):
             return tensor
         index = len(self.live)
         self.live.append(tensor)
@@ -79,7 +101,7 @@ class TapCapture:
         replacements = iter(features)
 
         def replace(tensor: Tensor) -> Tensor:
-            if torch.is_floating_point(tensor):
+            if is_feature(tensor):
                 return next(replacements)
             return tensor if indices is None else select_samples(tensor, indices, size)
 

@@ -129,7 +129,7 @@ def draw_features(clean: Tensor,
         axis.set_yticks([])
         for spine in axis.spines.values():
             spine.set_visible(False)
-    difference = None
+    difference: Any = None
     for n, channel in enumerate(channels):
         if images is not None:
             picture = images[n].detach().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()

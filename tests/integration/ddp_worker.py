@@ -22,6 +22,7 @@ def build(policy, norm_eval, learned=False):
     torch.manual_seed(0)
     afan = dict(taps=dict(s=TAP), clean_weight=0.5, batch_norm=policy)
     if learned:
+        afan['taps']['t'] = dict(TAP, module='backbone.layer3')
         afan['learn_strengths'] = dict(lr=0.1)
     model = MODELS.build(dict(
         type='mmafan.AFANImageClassifier',

@@ -18,6 +18,7 @@ pytest.importorskip('matplotlib', reason='the report has pictures')
 @pytest.fixture
 def quickstart(repo, monkeypatch):
     monkeypatch.syspath_prepend(str(repo / 'tools'))
+    monkeypatch.setenv('LOCAL_RANK', '0')  # the tools set it, and the other tests must not see that
     return importlib.import_module('quickstart')
 
 
@@ -31,7 +32,7 @@ COST = dict(
     seconds=dict(baseline=0.010, afan=0.023),
     tails=dict(stage1=dict(share=0.65, passes=2.0)),
     theory=2.3,
-    ratios=dict(afan_over_baseline=2.345))
+    ratios=dict(afan_over_baseline=2.358))
 
 
 def fake_results(baseline, afan):
@@ -51,7 +52,7 @@ def test_numbers_in_the_table(report, tmp_path):
     assert row(text, 'baseline: test')[1] == '92.00 ± 2.00'
     assert row(text, 'A-FAN: test')[1] == '91.67 ± 0.58'
     assert row(text, 'A-FAN minus')[1] == '-0.33 ± 1.53 (+1.00, +0.00, -2.00)'
-    assert row(text, 'measured cost')[1] == '2.35' or row(text, 'measured cost')[1] == '2.34'
+    assert row(text, 'measured cost')[1] == '2.36'
     assert row(text, 'theoretical cost')[1].startswith('2.30 (tap `stage1`: tau = 0.65, 2 passes)')
     assert row(text, 'median step')[1] == '10.0 and 23.0'
 

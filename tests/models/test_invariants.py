@@ -313,8 +313,9 @@ def test_the_schedules_agree_in_every_combination(name, tiny_classifier, tiny_ba
         results.append((logs, {n: p.detach() for n, p in model.named_parameters()}))
     (logs, left), (others, right) = results
     for log, other in zip(logs, others):
-        assert log == pytest.approx(other, abs=1e-9)
-        assert log['loss'] == pytest.approx(sum(v for k, v in log.items() if 'loss' in k and k != 'loss'), abs=1e-9)
+        # mmpretrain's sigmoid cross entropy has float32 targets, which torch 2.1 computes its loss in.
+        assert log == pytest.approx(other, rel=1e-6)
+        assert log['loss'] == pytest.approx(sum(v for k, v in log.items() if 'loss' in k and k != 'loss'), rel=1e-6)
     for parameter in left:
         assert torch.allclose(left[parameter], right[parameter], rtol=0, atol=1e-10), parameter
 

@@ -133,7 +133,8 @@ def test_missing_checkpoint_offers_close_names(tools, capsys, tmp_path):
 ])
 def test_visualization_fields_of_each_codebase(tools, scope, fields):
     tool = tools('test')
-    cfg = Config(dict(default_scope=scope, default_hooks=dict(visualization=dict(type='V')), visualizer=dict(type='W')))
+    cfg = Config(dict(default_scope=scope, default_hooks=dict(visualization=dict(type='V')),
+                      visualizer=dict(type='W')))
     tool.use_visualization(cfg, tool.parse_args(['c.py', 'w.pth', '--show', '--show-dir', 'd']))
     assert cfg.default_hooks.visualization == dict(type='V', **fields)
     assert cfg.visualizer == (dict(type='W', save_dir='d') if scope == 'mmseg' else dict(type='W'))
@@ -152,7 +153,8 @@ def test_folder_out_is_for_segmentation(tools):
     assert cfg.test_evaluator == dict(type='IoUMetric', output_dir='maps', keep_results=True)
 
 
-@pytest.mark.parametrize('scope, tta_model', [('mmpretrain', 'mmpretrain.AverageClsScoreTTA'), ('mmdet', 'DetTTAModel')])
+@pytest.mark.parametrize('scope, tta_model', [('mmpretrain', 'mmpretrain.AverageClsScoreTTA'),
+                                              ('mmdet', 'DetTTAModel')])
 def test_tta_flips_where_the_config_is_silent(tools, scope, tta_model):
     pipeline = [dict(type='Load'), dict(type='Pack')]
     cfg = Config(dict(default_scope=scope, model=dict(type='M'),
@@ -165,8 +167,8 @@ def test_tta_flips_where_the_config_is_silent(tools, scope, tta_model):
 
 
 def test_tta_of_the_config_is_used(tools):
-    cfg = Config(dict(default_scope='mmseg', model=dict(type='M'), tta_model=dict(type='T'), tta_pipeline=[dict(type='P')],
-                      test_dataloader=dict(dataset=dict(type='D', pipeline=[]))))
+    cfg = Config(dict(default_scope='mmseg', model=dict(type='M'), tta_model=dict(type='T'),
+                      tta_pipeline=[dict(type='P')], test_dataloader=dict(dataset=dict(type='D', pipeline=[]))))
     tools('test').use_tta(cfg)
     assert cfg.model == dict(type='T', module=dict(type='M'))
     assert cfg.test_dataloader.dataset.pipeline == [dict(type='P')]
@@ -228,8 +230,9 @@ def same(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arguments', [('randomness.seed=5', ), ('randomness.seed=5', 'train_dataloader.num_workers=2')])
-def test_killed_run_resumes_to_the_same_weights(repo, tmp_path, arguments):
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_killed_run_resumes_to_the_same_weights(repo, tmp_path, num_workers):
+    arguments = ('randomness.seed=5', f'train_dataloader.num_workers={num_workers}')
     pytest.importorskip('sklearn', reason='the images are part of scikit-learn')
     train = [sys.executable, 'tools/train.py', 'configs/mmpretrain/resnet_afan_digits.py', '--work-dir']
     call(repo, *train, tmp_path / 'straight', *SHORT, *arguments)

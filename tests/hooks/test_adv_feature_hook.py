@@ -1,0 +1,178 @@
+"""The hook in a real Runner: schedule, logs, learned strengths, checkpoints."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmafan import afan_model
+from mmafan.hooks import AdvFeatureHook
+from mmafan.hooks.adv_feature_hook import training_state
+
+TAPS = dict(s=dict(module='conv1', step_size=0.1, strengths=(0.5, 1.0)))
+
+
+class Images(Dataset):
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return dict(inputs=torch.randn(3, 6, 6, generator=generator), data_samples=index % 2)
+
+
+@afan_model
+class Net(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.conv2, self.fc = nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        logits = self.fc(self.conv2(self.bn(self.conv1(inputs)).relu()).mean((2, 3)))
+        return {'loss': nn.functional.cross_entropy(logits, data_samples)} if mode == 'loss' else logits
+
+
+class Spy(Hook):
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.scales, self.passes, self.logs = [], [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.scales.append(runner.model.afan.strength_scale)
+        self.passes.append(runner.model.afan.num_passes)
+        scalars = runner.message_hub.log_scalars
+        self.logs.append({k: scalars[k].current() for k in scalars if 'afan' in k})
+
+
+def make_runner(work_dir, hook=None, epochs=4, afan=None, by_epoch=True, resume=False, **kwargs):
+    torch.manual_seed(0)
+    spy = Spy()
+    loop = dict(by_epoch=True, max_epochs=epochs) if by_epoch else dict(by_epoch=False, max_iters=4 * epochs)
+    sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False)
+    runner = Runner(
+        Net(afan=afan or dict(taps=TAPS)), str(work_dir), train_cfg=loop, experiment_name=f'run_{id(spy)}',
+        train_dataloader=dict(batch_size=2, num_workers=0, sampler=sampler, dataset=Images(),
+                              collate_fn=dict(type='default_collate')),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9)), resume=resume,
+        custom_hooks=[hook or AdvFeatureHook(), spy], default_scope='mmengine', log_level='ERROR',
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=by_epoch)), **kwargs)
+    return runner, spy
+
+
+def test_begin_end_and_ramp_by_epoch(tmp_path):
+    """Four iterations an epoch: off, ramp 0 to 1 over one epoch, full, off again."""
+    runner, spy = make_runner(tmp_path, AdvFeatureHook(begin=1, end=3, ramp=1))
+    runner.train()
+    assert spy.scales == [0.0] * 4 + [0.0, 0.25, 0.5, 0.75] + [1.0] * 4 + [0.0] * 4
+    assert spy.passes == [2 * (scale > 0) for scale in spy.scales]
+
+
+def test_begin_end_and_ramp_by_iteration(tmp_path):
+    runner, spy = make_runner(tmp_path, AdvFeatureHook(begin=3, end=9, ramp=2, by_epoch=False), 3, by_epoch=False)
+    runner.train()
+    assert spy.scales == [0.0] * 3 + [0.0, 0.5] + [1.0] * 4 + [0.0] * 3
+    assert spy.passes == [2 * (scale > 0) for scale in spy.scales]
+
+
+def test_a_schedule_without_options_works_in_an_iteration_based_loop(tmp_path):
+    runner, spy = make_runner(tmp_path, by_epoch=False, epochs=1)
+    runner.train()
+    assert spy.passes == [2] * 4
+
+
+def test_epochs_in_an_iteration_based_loop_are_refused(tmp_path):
+    runner, _ = make_runner(tmp_path, AdvFeatureHook(begin=1), by_epoch=False)
+    with pytest.raises(ValueError, match='by_epoch must be False with IterBasedTrainLoop'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_outside_of_the_schedule_training_is_stock(tmp_path):
+    """Through the hook: the first two epochs with ``begin=2`` equal those without A-FAN bit for bit, the third not."""
+    off = dict(taps=dict(s=dict(TAPS['s'], weight=0.0)))
+    for name, options in dict(late=dict(hook=AdvFeatureHook(begin=2)), stock=dict(afan=off)).items():
+        make_runner(tmp_path / name, epochs=3, **options)[0].train()
+    for epoch, equal in ((2, True), (3, False)):
+        late, stock = [torch.load(tmp_path / name / f'epoch_{epoch}.pth', weights_only=False)['state_dict']
+                       for name in ('late', 'stock')]
+        assert all(torch.equal(late[n], stock[n]) for n in late) is equal
+
+
+def test_measurements_are_logged_at_the_interval_without_the_word_loss(tmp_path):
+    runner, spy = make_runner(tmp_path, AdvFeatureHook(interval=3), 1)
+    runner.train()
+    assert set(spy.logs[0]) == {'train/afan_s_relative_size', 'train/afan_s_skipped_share', 'train/afan_strength_scale'}
+    assert spy.logs[0]['train/afan_s_skipped_share'] == 0 and spy.logs[0]['train/afan_s_relative_size'] > 0
+    sizes = [log['train/afan_s_relative_size'] for log in spy.logs]
+    assert sizes[0] == sizes[1] != sizes[2]  # measured at the first and the third iteration
+    assert not any('loss' in name for name in spy.logs[0])
+
+
+def test_a_step_that_goes_around_the_model_is_noticed(tmp_path):
+    runner, _ = make_runner(tmp_path)
+    runner.model.train_step = lambda data, optim_wrapper: dict(loss=torch.zeros(()))
+    with pytest.raises(RuntimeError, match='no adversarial pass ran'):
+        runner.train()
+
+
+@pytest.mark.parametrize('scale', [1.0, 1024.0])
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_learned_strengths_do_not_depend_on_the_loss_scale(tmp_path, schedule, scale):
+    """A wrapper with a loss scaler, as mixed precision has it: the factors are those of plain training."""
+    taps = dict(a=dict(TAPS['s']), b=dict(TAPS['s'], module='conv2'))
+    afan = dict(taps=taps, schedule=schedule, learn_strengths=dict(lr=0.1))
+    plain, _ = make_runner(tmp_path / 'plain', afan=copy.deepcopy(afan), epochs=1)
+    plain.train()
+    runner, _ = make_runner(tmp_path / 'scaled', afan=afan, epochs=1)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    wrapper = runner.optim_wrapper
+    scaler = type('Scaler', (), dict(get_scale=lambda self: scale))()
+    wrapper.loss_scaler = scaler
+
+    def backward(loss, **kwargs):
+        (loss * scale).backward(**kwargs)
+        wrapper._inner_count += 1
+
+    update = wrapper.step
+
+    def step(**kwargs):
+        for group in wrapper.optimizer.param_groups:
+            for parameter in group['params']:
+                if parameter.grad is not None:
+                    parameter.grad /= scale
+        update(**kwargs)
+
+    wrapper.backward, wrapper.step = backward, step
+    runner.train()
+    expected = {n: float(v.detach()) for n, v in plain.model.afan.learned.factors.items()}
+    found = {n: float(v.detach()) for n, v in runner.model.afan.learned.factors.items()}
+    assert found == pytest.approx(expected, rel=1e-4) and abs(found['a'] - 0.5) > 1e-3
+
+
+@pytest.mark.parametrize('policy', ['separate', 'batch'])
+def test_training_only_state_survives_a_resume(tmp_path, policy):
+    taps = dict(a=dict(TAPS['s']), b=dict(TAPS['s'], module='conv2'))
+    afan = dict(taps=taps, learn_strengths=dict(lr=0.1), batch_norm=policy)
+    whole, _ = make_runner(tmp_path / 'whole', afan=copy.deepcopy(afan), epochs=3)
+    whole.train()
+    first, _ = make_runner(tmp_path / 'parts', afan=copy.deepcopy(afan), epochs=2)
+    first.train()
+    second, _ = make_runner(tmp_path / 'parts', afan=copy.deepcopy(afan), epochs=3, resume=True)
+    assert training_state(second.model)['learned'] != training_state(first.model)['learned']
+    second.train()
+    left, right = training_state(second.model), training_state(whole.model)
+    assert left['learned'] == right['learned'] and ('norms' in left) is (policy == 'separate')
+    for name, value in left.get('norms', {}).items():
+        assert torch.equal(value, right['norms'][name]), name
+    for name, value in second.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
