@@ -189,6 +189,7 @@ class _Arm:
         self.model.train()
         if afan:
             self.model.afan.hooked = True
+            self.model.afan.measure = False  # the hook measures once in an interval
         self.optim_wrapper = build_optim_wrapper(self.model, copy.deepcopy(cfg.optim_wrapper))
         for group in self.optim_wrapper.param_groups:
             group['lr'] = 0.0

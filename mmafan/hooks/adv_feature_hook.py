@@ -131,7 +131,7 @@ class AdvFeatureHook(Hook):
             scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
             scalars['strength_scale'] = runtime.strength_scale
             if runtime.learned is not None:
-                scalars.update({f'{n}_learned': float(v) for n, v in runtime.learned.factors.items()})
+                scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
             runner.message_hub.update_scalars({f'train/afan_{k}': v for k, v in scalars.items()})
 
     # ------------------------------------------------------------------ checkpoints

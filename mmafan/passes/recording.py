@@ -95,7 +95,10 @@ class Recording:
         if name is not None:
             output = self._reach_tap(name, output)
         if self._keep_head and self._waiting:
-            self._frames[-1][1].append(self._record(module, output))
+            records = self._frames[-1][1]
+            if records:
+                records[-1].allow(output)
+            records.append(self._record(module, output))
         return output if name is not None else None
 
     def _record(self, module: nn.Module, output: Any) -> Record:

@@ -109,11 +109,12 @@ def test_replay_equals_running_the_head_again(cls, tap):
                 assert torch.allclose(left[name], right[name], rtol=0, atol=1e-12), (schedule, name)
 
 
-def test_only_outputs_changed_in_place_are_copied():
-    model = afan_model(InPlaceBeforeTap)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1))))
-    model.train()
+@pytest.mark.parametrize('cls, changed', [(InPlaceBeforeTap, {'a'}), (InPlaceAfterTap, {'a'}), (SharedActivation, set())])
+def test_only_outputs_changed_in_place_are_copied(cls, changed):
+    """An activation in place replays as well as the layer before it: nothing to copy."""
+    model = afan_model(cls)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1)))).train()
     model.train_step(dict(inputs=torch.randn(4, 6)), OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
-    assert model.afan.changed_in_place == {'a'}
+    assert model.afan.changed_in_place == changed
 
 
 def test_an_output_first_changed_in_a_later_step_is_refused():
