@@ -109,7 +109,8 @@ def test_replay_equals_running_the_head_again(cls, tap):
                 assert torch.allclose(left[name], right[name], rtol=0, atol=1e-12), (schedule, name)
 
 
-@pytest.mark.parametrize('cls, changed', [(InPlaceBeforeTap, {'a'}), (InPlaceAfterTap, {'a'}), (SharedActivation, set())])
+@pytest.mark.parametrize('cls, changed', [(InPlaceBeforeTap, {'a'}), (InPlaceAfterTap, {'a'}),
+                                          (SharedActivation, set())])
 def test_only_outputs_changed_in_place_are_copied(cls, changed):
     """An activation in place replays as well as the layer before it: nothing to copy."""
     model = afan_model(cls)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1)))).train()
