@@ -8,7 +8,7 @@ from torch import nn
 
 from ..config import AFANConfig, TapConfig
 from ..functional import feature_moments
-from ..passes import Batch, PassKind, Recording
+from ..passes import Batch, PassKind, Recording, running_pass
 from ..passes.tap import INPUTS
 from ..validation import suggest
 from .losses import is_loss, select_losses
@@ -87,8 +87,9 @@ def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor],
     tracked = [feature for feature in live if feature.requires_grad]
     total = model.parse_losses(chosen)[0]  # type: ignore[operator]
     try:
-        reached = total.requires_grad and any(
-            g is not None for g in torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True))
+        with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
+            reached = total.requires_grad and any(
+                g is not None for g in torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True))
     except RuntimeError as error:
         if 'heckpoint' not in str(error):
             raise

@@ -221,8 +221,9 @@ class AFANModelMixin:
         tap = self.afan.config.taps[name]
         losses = select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
         total = self.parse_losses(losses)[0]  # type: ignore[attr-defined]
-        return list(torch.autograd.grad(total * self._attack_scale(recording, name),
-                                        recording.captures[name].live, retain_graph=True, allow_unused=True))
+        with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
+            return list(torch.autograd.grad(total * self._attack_scale(recording, name),
+                                            recording.captures[name].live, retain_graph=True, allow_unused=True))
 
     def _attack_scale(self, recording: Recording, name: str) -> float:
         """Factor that keeps half-precision gradients from vanishing; directions do not depend on it."""

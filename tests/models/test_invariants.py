@@ -364,3 +364,19 @@ def test_a_frozen_or_separate_policy_protects_the_clean_statistics(tiny_classifi
         train(model, [tiny_batch()] * 2, sgd(model, lr=0.0))
         same = all(torch.equal(a, b) for a, b in zip(stock.state_dict().values(), model.state_dict().values()))
         assert same is (policy != 'shared'), policy
+
+
+@pytest.mark.parametrize('policy', ['shared', 'batch', 'frozen', 'separate'])
+def test_recomputed_passes_follow_the_policy(policy, tiny_classifier, tiny_batch):
+    """Non-reentrant checkpointing of the tail recomputes in the backward; stock batch norm stores twice then."""
+    from torch.utils.checkpoint import checkpoint
+
+    def train_checkpointed(model):
+        run = model.backbone.layer3.forward
+        model.backbone.layer3.forward = lambda x: checkpoint(run, x, use_reentrant=False)
+        train(model, [tiny_batch()], sgd(model, lr=0.0))
+        return model.state_dict()
+
+    stock = train_checkpointed(tiny_classifier('ImageClassifier', None))
+    found = train_checkpointed(tiny_classifier(afan=dict(taps(), batch_norm=policy, schedule='two_phase')))
+    assert all(torch.equal(value, stock[name]) for name, value in found.items()) is (policy != 'shared')
