@@ -90,13 +90,17 @@ def _evaluating(norm: _BatchNorm) -> Iterator[None]:
 
 @contextmanager
 def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
-    """Use batch statistics without touching the running ones."""
-    tracked = norm.track_running_stats
-    norm.track_running_stats = False
+    """Use batch statistics and let the layer store into copies of its buffers.
+
+    Copies, not ``track_running_stats=False``: recomputation under activation checkpointing has to save the same tensors
+    for the backward as the forward it repeats.
+    """
+    kept = dict(norm._buffers)
+    norm._buffers.update({name: None if value is None else value.clone() for name, value in kept.items()})
     try:
         yield
     finally:
-        norm.track_running_stats = tracked
+        norm._buffers.update(kept)
 
 
 def sync_auxiliary(model: nn.Module) -> None:
