@@ -66,6 +66,7 @@ WRITERS = {
 
 
 # ---------------------------------------------------------------- what the workarounds make possible
+@CHECKS_CLASSES
 @pytest.mark.parametrize('written_by', list(WRITERS.values()), ids=list(WRITERS))
 def test_checkpoint_with_histories_arrays_and_numpy_scalars_loads(written_by, tmp_path, message_hub):
     checkpoint = _load_checkpoint(written_by(save(tmp_path / 'checkpoint.pth', message_hub)))
@@ -106,6 +107,7 @@ def test_checkpoint_still_cannot_reach_any_object(payload, tmp_path):
         torch.load(tmp_path / 'checkpoint.pth')
 
 
+@CHECKS_CLASSES
 def test_applying_again_changes_nothing():
     before = dict(MODULE2PACKAGE), {repr(c) for c in torch.serialization.get_safe_globals()}
     apply()
