@@ -1,7 +1,7 @@
 """The ``afan=dict(...)`` field of a model config, as frozen and validated dataclasses."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .functional.perturb import NORMS
@@ -25,10 +25,9 @@ def _build(cls: Type[T], value: Any, where: str) -> T:
     for key in value:
         if key not in names:
             raise ValueError(f'{where} has no field {key!r}: {suggest(str(key), names)}')
-    required = ('module', 'step_size') if cls is TapConfig else ()
-    for key in required:
-        if key not in value:
-            raise ValueError(f'{where} needs the field {key!r}')
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.default is MISSING and f.name not in value:
+            raise ValueError(f'{where} needs the field {f.name!r}')
     return cls(**value, where=where)  # type: ignore[call-arg]
 
 
