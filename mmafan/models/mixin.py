@@ -174,7 +174,7 @@ class AFANModelMixin(AdversarialPasses):
         return self._anchored(merged)
 
     def _anchored(self, losses: Losses) -> Losses:
-        """Make every trainable parameter part of the loss, with value 0, where processes average gradients.
+        """Make every auxiliary parameter part of the loss, with value 0, where processes average gradients.
 
         The auxiliary norms of the head, or of all the network while A-FAN is off, take no part in a step, and DDP waits
         for every parameter.
