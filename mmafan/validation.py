@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import difflib
 import math
+from dataclasses import MISSING, fields
 from numbers import Real
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence, Type, TypeVar
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
@@ -48,3 +49,29 @@ def check_integer(where: str, value: Any, low: int) -> None:
     """Raise a ValueError unless the value is an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         fail(where, value, f'an integer of at least {low}')
+
+
+T = TypeVar('T')
+
+
+def build_dataclass(cls: Type[T], value: Any, where: str) -> T:
+    """Make a dataclass from a mapping; an unknown or missing key is one sentence.
+
+    Args:
+        cls: Dataclass with a last field ``where``, which its own messages begin with.
+        value: The mapping a user wrote.
+        where: Its place in the config.
+
+    Raises:
+        ValueError: If ``value`` is no mapping, has an unknown key, or lacks a field without a default.
+    """
+    if not isinstance(value, Mapping):
+        fail(where, value, 'a dict')
+    names = [f.name for f in fields(cls) if f.name != 'where']  # type: ignore[arg-type]
+    for key in value:
+        if key not in names:
+            raise ValueError(f'{where} has no field {key!r}: {suggest(str(key), names)}')
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.default is MISSING and f.name not in value:
+            raise ValueError(f'{where} needs the field {f.name!r}')
+    return cls(**value, where=where)  # type: ignore[call-arg]

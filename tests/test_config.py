@@ -84,6 +84,8 @@ WRONG_TAP_FIELDS = [
     ('losses', (), 'None or a list of loss names'),
     ('losses', (3, ), "such as ('loss_cls',)"),
     ('losses', '', 'None or a list of loss names'),
+    ('attack_losses', 3, 'None or a list of loss names'),
+    ('attack_losses', '', 'None or a list of loss names'),
     ('fraction', 0, 'a number in (0, 1]'),
     ('fraction', 1.5, 'a number in (0, 1]'),
     ('fraction', '1', 'a number in (0, 1]'),
@@ -168,9 +170,6 @@ WRONG_MODELS = {
                                       dict(afan=afan(dict(module='backbone.layer1.7')))),
     'forgotten prefix': (ValueError, ['afan.taps.s.module', "'layer1'", 'AFANImageClassifier', "'backbone.layer1'"],
                          dict(afan=afan(dict(module='layer1')))),
-    'module list': (ValueError, ['afan.taps.s.module', "'head.layers'", 'a container', "'head.layers.1'"],
-                    dict(afan=afan(dict(module='head.layers')),
-                         head=dict(type='StackedLinearClsHead', mid_channels=[8]))),
     'checkpointing': (ValueError, ['with_cp must be False', 'True', 'reentrant'], dict(backbone=dict(with_cp=True))),
     'afan missing':
     (ValueError, ['model.afan is missing', 'afan=dict(taps=', "type='ImageClassifier'"], dict(afan=None)),
@@ -389,10 +388,27 @@ def test_defaults():
         module='backbone.layer1', where='afan.taps.s', step_size=0.1, step_unit='absolute', num_steps=1,
         radius=None, norm='linf', random_start=False, clamp=None, direction='gradient',
         strengths=(1.0, ), strength_sampling='all', reinject=(False, ), moments='channel',
-        num_groups=32, channel_dim=None, weight=(1.0, ), losses=None, fraction=1.0)
+        num_groups=32, channel_dim=None, weight=(1.0, ), losses=None, attack_losses=None, fraction=1.0)
     assert (config.clean_weight, config.batch_norm, config.schedule, config.replay, config.learn_strengths) == (
         1.0, 'batch', 'auto', True, None)
     assert tap.active and tap.num_passes == 1
+
+
+def test_a_list_of_modules_means_its_last(tiny_config):
+    model = ROOT_MODELS.build(tiny_config(afan=afan(dict(module='head.layers')),
+                                          head=dict(type='StackedLinearClsHead', mid_channels=[8])))
+    assert model.afan.config.taps['s'].module == 'head.layers.1'
+
+
+@pytest.mark.parametrize('given, groups', [
+    ('loss_cls', (('loss_cls', ), )),
+    (['*cls*', '*bbox*'], (('*cls*', '*bbox*'), )),
+    ([['*cls*'], ['*bbox*']], (('*cls*', ), ('*bbox*', ))),
+    ([['*cls*'], '*bbox*'], (('*cls*', ), ('*bbox*', ))),
+])
+def test_attack_losses_are_one_list_or_several(given, groups):
+    tap = AFANConfig.from_dict(afan(dict(attack_losses=given))).taps['s']
+    assert tap.attack_losses == groups and tap.attacks_some
 
 
 def test_one_entry_stands_for_every_strength():

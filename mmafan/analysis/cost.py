@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 import torch
 
 from ..config import AFANConfig, TapConfig
+from ..models.tail import Tail
 from ..passes.tap import INPUTS
 from .memory import peak_memory, resident_bytes
 from .published import prepare, published_step, record_head
@@ -207,6 +208,5 @@ def _attack_pass(arm: _Arm, name: str, tap: TapConfig, data: Any) -> Callable[[A
     model = arm.model
     batch, run = prepare(model, data, arm.optim_wrapper)
     recording = record_head(model, batch, run, name, tap)
-    features = recording.captures[name].features
-    forward = functools.partial(model._tail_losses, batch, recording, run, name, tap, None)
-    return lambda _: model._gradient_at(forward, 1.0, features)
+    tail = Tail(model, recording, batch, run, name, tap)
+    return lambda _: tail.gradients(tail.features)

@@ -1,14 +1,14 @@
 """One training step as A-FAN's authors schedule it, for comparison with this package's schedule."""
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Tuple
 
 from torch import Tensor
 
 from ..config import TapConfig
-from ..passes import Batch, PassKind, Recording
+from ..models.tail import Tail
+from ..passes import Batch, Recording
 from ..passes.attack import Attack
 from ..passes.rng import derived_generator
 from ..passes.tap import INPUTS
@@ -50,24 +50,19 @@ def published_step(model: Any, data: Any, optim_wrapper: Any) -> Tensor:
             raise ValueError(f'afan.taps.{name}.module must name a module of the network for the '
                              f'published schedule, got {INPUTS!r}')
     batch, run = prepare(model, data, optim_wrapper)
-    attacked: List[Tuple[str, TapConfig, Recording, List[List[Tensor]]]] = []
+    attacked: List[Tuple[Tail, List[List[Tensor]]]] = []
     for index, (name, tap) in enumerate(taps.items()):
         recording = record_head(model, batch, run, name, tap)
-        forward = functools.partial(model._tail_losses, batch, recording, run, name, tap, None)
-        gradient_at = functools.partial(model._gradient_at, forward,
-                                        model._attack_scale(recording, name))
-        attack = Attack(tap, recording.captures[name].features,
-                        derived_generator(runtime.iteration, 0, index), 1.0,
-                        recording.captures[name].autocast)
-        attack.run(None, gradient_at)
+        tail = Tail(model, recording, batch, run, name, tap)
+        attack = Attack(tap, tail.features, derived_generator(runtime.iteration, 0, index), 1.0,
+                        tail.capture.autocast)
+        attack.run(None, tail.gradients)
         learned = runtime.learned.factors[name] if runtime.learned is not None else None
-        attacked.append((name, tap, recording, list(attack.perturbed(learned))))
+        attacked.append((tail, list(attack.perturbed(learned))))
     total: Any = 0
-    for name, tap, recording, perturbed in attacked:
-        for features, weight in zip(perturbed, tap.weight):
-            losses = model._tail_losses(batch, recording, run, name, tap, None, features,
-                                        PassKind.ADVERSARIAL)
-            total = total + weight * model.parse_losses(losses)[0]
+    for tail, perturbed in attacked:
+        for features, weight in zip(perturbed, tail.tap.weight):
+            total = total + weight * model.parse_losses(tail.losses(features))[0]
     total = total + runtime.config.clean_weight * model.parse_losses(run(batch))[0]
     optim_wrapper.update_params(total)
     return total.detach()

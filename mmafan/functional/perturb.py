@@ -5,7 +5,7 @@ result does not depend on which other samples share the batch.  Nothing is modif
 """
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -104,6 +104,58 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
         direction = gradient / torch.where(length > 0, length, torch.ones_like(length))
     # Only the direction is rounded to the feature's precision: a gradient may lie outside of its range.
     return torch.addcmul(feature, direction.to(feature.dtype), keep.to(feature.dtype) * step_size)
+
+
+def strongest_gradients(groups: Sequence[Sequence[Optional[Tensor]]], total: Sequence[Optional[Tensor]],
+                        norm: str = 'linf') -> List[Optional[Tensor]]:
+    """Choose, sample by sample, the loss whose attack raises the whole loss the most, to first order.
+
+    A step along ``d_k``, the direction of the gradient ``g_k`` of loss ``k``, raises the whole loss by ``<g, d_k>`` per
+    unit of length. This is the first-order form of the choice between the attacks on classification and on
+    localisation in Zhang and Wang, "Towards Adversarially Robust Object Detection" (ICCV 2019).
+
+    Args:
+        groups: For each loss, its gradients at every tensor of the feature, each ``(N, ...)``; None for no gradient.
+        total: Gradients of the whole loss.
+        norm: ``'linf'`` or ``'l2'``, the norm of the step.
+
+    Returns:
+        For every tensor the chosen gradients. Tensors with the same N are samples of one batch and choose together.
+
+    Example:
+        >>> first, second = torch.tensor([[3., 0.], [1., 0.]]), torch.tensor([[0., 1.], [0., 2.]])
+        >>> strongest_gradients([[first], [second]], [first + second])[0].tolist()
+        [[3.0, 0.0], [0.0, 2.0]]
+    """
+    _check_norm(norm)
+    rises: Dict[int, Tensor] = {}
+    for index, whole in enumerate(total):
+        if whole is not None:
+            rise = torch.stack([_rise(whole, group[index], norm) for group in groups])
+            rises[len(whole)] = rises.get(len(whole), 0) + rise
+    chosen: List[Optional[Tensor]] = []
+    for index, whole in enumerate(total):
+        if whole is None:
+            chosen.append(None)
+            continue
+        best = rises[len(whole)].argmax(dim=0)
+        gradient = torch.zeros_like(whole)
+        for number, group in enumerate(groups):
+            own = group[index]
+            if own is not None:
+                gradient = torch.where(_per_sample(best == number, own), own, gradient)
+        chosen.append(gradient)
+    return chosen
+
+
+def _rise(whole: Tensor, own: Optional[Tensor], norm: str) -> Tensor:
+    """Rise of the whole loss, ``(N,)``, by a step of unit length along the direction of one gradient."""
+    if own is None:
+        return whole.new_zeros(len(whole), dtype=torch.float32)
+    wide, own = _rows(whole).float(), _rows(own).float()
+    if norm == 'linf':
+        return (wide * own.sign()).sum(dim=1)
+    return (wide * own).sum(dim=1) / own.norm(dim=1).clamp_min(torch.finfo(own.dtype).tiny)
 
 
 def project_linf(perturbation: Tensor, radius: Tensor | float) -> Tensor:

@@ -1,7 +1,7 @@
-"""The adversarial passes of one step: gradients at a tap, perturbed features, weighted losses of the tail."""
+"""The adversarial passes of one step: which samples take part, perturbed features, weighted losses of the tail."""
 from __future__ import annotations
 
-import functools
+import math
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence
 
 import torch
@@ -9,14 +9,13 @@ from mmengine.dist import get_rank
 from torch import Tensor
 
 from ..config import TapConfig
-from ..passes import Batch, PassKind, Recording, running_pass
+from ..layers import PassAwareNorm
+from ..passes import Batch, Recording
 from ..passes.attack import Attack
 from ..passes.rng import derived_generator
-from ..passes.tap import INPUTS
-from .losses import Losses, select_losses, weight_losses
+from .losses import Losses, weight_losses
 from .runtime import AFANRuntime
-
-RunLoss = Callable[[Batch], Losses]
+from .tail import RunLoss, Tail
 
 
 class AdversarialPasses:
@@ -24,65 +23,75 @@ class AdversarialPasses:
     afan: AFANRuntime
     parse_losses: Callable[..., Any]
 
-    def _selected_gradients(self, recording: Recording, name: str, losses: Losses) -> List[Optional[Tensor]]:
-        """Gradient of the losses a tap attacks with respect to its feature, while the clean graph lives."""
-        tap = self.afan.config.taps[name]
-        losses = select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
-        total = self.parse_losses(losses)[0]
-        with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
-            return list(torch.autograd.grad(total * self._attack_scale(recording, name),
-                                            recording.captures[name].live, retain_graph=True, allow_unused=True))
+    def _tails(self, recording: Recording, batch: Batch, run: RunLoss) -> List[Tail]:
+        """Return the tails that run in this step, with the samples that take part in each."""
+        runtime = self.afan
+        tails = []
+        for index, (name, tap) in enumerate(runtime.taps.items()):
+            indices = None
+            if tap.fraction < 1:
+                count = num_chosen(batch.size, tap.fraction, self._least(), runtime.iteration)
+                if count == 0:
+                    continue
+                if count < batch.size:
+                    indices = torch.randperm(batch.size, generator=self._generator(index))[:count].sort().values
+            tails.append(Tail(self, recording, batch, run, name, tap, indices))
+        return tails
 
-    def _attack_scale(self, recording: Recording, name: str) -> float:
-        """Factor that keeps half-precision gradients from vanishing; directions do not depend on it."""
-        half = any(f.dtype == torch.float16 for f in recording.captures[name].features)
-        return max(self.afan.grad_scale, 1024.0) if half else 1.0
+    def _generator(self, *numbers: int) -> torch.Generator:
+        return derived_generator(self.afan.iteration, get_rank(), *numbers)
 
-    def _adversarial_losses(self, batch: Batch, recording: Recording, run: RunLoss,
+    def _least(self) -> int:
+        """Least number of samples a pass makes sense for: batch statistics of one may not exist."""
+        trains = any(isinstance(m, PassAwareNorm) and m.training  # type: ignore[attr-defined]
+                     for m in self.modules())  # type: ignore[attr-defined]
+        return 2 if trains and self.afan.config.batch_norm != 'frozen' else 1
+
+    def _adversarial_losses(self, tails: Sequence[Tail],
                             gradients: Mapping[str, Sequence[Optional[Tensor]]]) -> Iterator[Losses]:
         """Yield the weighted, prefixed losses of every adversarial pass, one at a time."""
         runtime = self.afan
-        for index, (name, tap) in enumerate(runtime.taps.items()):
-            capture = recording.captures[name]
-            generator = derived_generator(runtime.iteration, get_rank(), index)
-            features, given, part, indices = capture.features, list(gradients[name]), batch, None
-            if tap.fraction < 1:
-                indices = _choose(batch.size, tap.fraction, generator)
-                part = batch.select(indices)
-                features = [f[indices.to(f.device)] for f in features]
-                given = [None if g is None else g[indices.to(g.device)] for g in given]
-            forward = functools.partial(self._tail_losses, part, recording, run, name, tap, indices)
-            attack = Attack(tap, features, generator, runtime.strength_scale, capture.autocast)
-            attack.run(given, functools.partial(self._gradient_at, forward, self._attack_scale(recording, name)))
+        order = list(runtime.taps)
+        for tail in tails:
+            name, tap, features = tail.name, tail.tap, tail.features
+            attack = Attack(tap, features, self._generator(order.index(name), 1), runtime.strength_scale,
+                            tail.capture.autocast)
+            attack.run(gradients[name], tail.gradients)
             if runtime.measure:
                 runtime.diagnostics[f'{name}_relative_size'] = attack.relative_size()
             runtime.count_samples(name, attack.num_skipped, tap.num_steps * sum(len(f) for f in features))
             learned = runtime.learned.factors[name] if runtime.learned is not None else None
+            rarity = rarity_of(tail.recording.size, tap, self._least())
             for k, perturbed in enumerate(attack.perturbed(learned)):
                 if tap.weight[k] > 0:
                     runtime.num_passes += 1
-                    losses = forward(perturbed, PassKind.ADVERSARIAL)
-                    yield weight_losses(losses, tap.weight[k], f'adv_{name}_{k}.')
-
-    def _tail_losses(self, batch: Batch, recording: Recording, run: RunLoss, name: str, tap: TapConfig,
-                     indices: Optional[Tensor], features: Sequence[Tensor], kind: PassKind) -> Losses:
-        """Losses of the tail for the given features at the tap."""
-        if tap.module == INPUTS:
-            batch = batch.with_inputs(recording.captures[name].rebuild(features, indices, recording.size)[0])
-        with recording.replay(name, features, kind, self.afan.config.batch_norm, indices):
-            return select_losses(run(batch), tap.losses, f'afan.taps.{name}.losses')
-
-    def _gradient_at(self, forward: Callable[..., Losses], scale: float,
-                     features: List[Tensor]) -> List[Optional[Tensor]]:
-        """Gradient of the tail's losses at other features: one more pass, which leaves no trace."""
-        with torch.enable_grad():
-            leaves = [f.detach().requires_grad_() for f in features]
-            losses = forward([leaf.clone() for leaf in leaves], PassKind.ATTACK)
-            total = self.parse_losses(losses)[0] * scale
-            return list(torch.autograd.grad(total, leaves, allow_unused=True))
+                    yield weight_losses(tail.losses(perturbed), tap.weight[k] * rarity, f'adv_{name}_{k}.')
 
 
-def _choose(size: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Draw ``fraction`` of the samples in ascending order; at least two, as batch statistics of one may not exist."""
-    count = min(size, max(2, int(round(size * fraction))))
-    return torch.randperm(size, generator=generator)[:count].sort().values
+def num_chosen(size: int, fraction: float, least: int, iteration: int) -> int:
+    """Return how many of ``size`` samples take part in an iteration, ``size * fraction`` on the mean.
+
+    Where that is no whole number, iterations differ in a fixed rhythm, which is the same in every process; fewer than
+    ``least`` samples never take part, so that small batches sit some iterations out.
+
+    Example:
+        >>> [num_chosen(2, 0.25, 1, iteration) for iteration in range(4)]
+        [0, 1, 0, 1]
+        >>> [num_chosen(10, 0.25, 1, iteration) for iteration in range(4)]
+        [2, 3, 2, 3]
+    """
+    least = min(least, size)
+    wanted = size * fraction
+    unit = least if wanted < least else 1
+    share = wanted / unit
+
+    def before(number: int) -> int:
+        return math.floor(number * share + 1e-9)
+
+    return unit * (before(iteration + 1) - before(iteration))
+
+
+def rarity_of(size: int, tap: TapConfig, least: int) -> float:
+    """Return the inverse of the share of iterations a tap takes part in: its terms count so much more in those."""
+    least = min(least, size)
+    return max(1.0, least / (size * tap.fraction)) if tap.fraction < 1 else 1.0

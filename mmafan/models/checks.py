@@ -1,9 +1,11 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Callable, Dict, Sequence
 
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from ..config import AFANConfig, TapConfig
@@ -14,14 +16,18 @@ from ..validation import suggest
 from .losses import is_loss, select_losses
 
 
-def check_model(model: nn.Module, config: AFANConfig) -> None:
+def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
     """Check the taps against the modules of a freshly built model.
+
+    Returns:
+        The config; a tap at a list of modules is now at the last of them.
 
     Raises:
         ValueError: For a tap's module that does not exist or is never called, and for reentrant checkpointing.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     names = [name for name in modules if name]
+    taps = dict(config.taps)
     for tap_name, tap in config.taps.items():
         where = f'afan.taps.{tap_name}.module'
         if tap.module == INPUTS:
@@ -29,14 +35,22 @@ def check_model(model: nn.Module, config: AFANConfig) -> None:
         if tap.module not in modules:
             raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
                              f'{_closest(tap.module, names)}')
-        if isinstance(modules[tap.module], (nn.ModuleList, nn.ModuleDict)):
+        if isinstance(modules[tap.module], nn.ModuleDict):
             entries = [f'{tap.module}.{name}' for name, _ in modules[tap.module].named_children()]
             raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
                              f'forward; name one of its entries, such as {(entries or ["?"])[-1]!r}')
+        if isinstance(modules[tap.module], nn.ModuleList):
+            if not len(modules[tap.module]):
+                raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, an empty list')
+            last = f'{tap.module}.{len(modules[tap.module]) - 1}'
+            print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
+                      logger='current')
+            taps[tap_name] = replace(tap, module=last)
     for name, module in modules.items():
         if getattr(module, 'with_cp', False) is True:
             raise ValueError(f'{name}.with_cp must be False with A-FAN, got True: its activation checkpointing is '
                              f'reentrant, through which no gradient at a tap can be taken')
+    return replace(config, taps=taps)
 
 
 def _closest(path: str, names: list) -> str:
@@ -56,6 +70,7 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
             the samples, and where replaying the head does not reproduce the clean loss.
     """
     config = model.afan.config
+    idle: Dict[str, Any] = {}
     for name, problem in recording.check():
         module = config.taps[name].module
         raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
@@ -67,6 +82,10 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
                              f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
         _check_moments(tap, recording.captures[name].features, f'afan.taps.{name}')
         _check_reach(model, tap, recording.captures[name].live, losses, f'afan.taps.{name}')
+        chosen = select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
+        idle[name] = recording.find_idle(model.parse_losses(chosen)[0]) if tap.losses is not None else set()
+    recording.idle = idle
+    for name, tap in config.taps.items():
         if config.replay and tap.module != INPUTS:
             _check_replay(model, recording, batch, run, losses, name)
 

@@ -1,6 +1,7 @@
 """Loss dicts: choosing, weighting, prefixing and detaching their entries."""
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from torch import Tensor
@@ -20,16 +21,38 @@ def is_loss(key: str) -> bool:
 def select_losses(losses: Losses, names: Optional[Sequence[str]], where: str = 'losses') -> Losses:
     """Keep the loss terms with the given names (and all diagnostics); None keeps everything.
 
+    Args:
+        losses: Of the model.
+        names: Names, or patterns such as ``'*loss_cls'`` (see :mod:`fnmatch`).
+        where: Name of the field, for messages.
+
     Raises:
-        ValueError: If a name is not there, with the names that are.
+        ValueError: If a name matches none, with the names that are there.
+
+    Example:
+        >>> sorted(select_losses({'loss_cls': 1, 'd0.loss_cls': 2, 'd0.loss_iou': 3}, ('*loss_cls',)))
+        ['d0.loss_cls', 'loss_cls']
     """
     if names is None:
         return losses
     present = [k for k in losses if is_loss(k)]
+    chosen = set()
     for name in names:
-        if name not in present:
+        found = [k for k in present if fnmatchcase(k, name)]
+        if not found:
             raise ValueError(f'{where} names {name!r}, but the losses of the model are {present}')
-    return {k: v for k, v in losses.items() if k in names or not is_loss(k)}
+        chosen.update(found)
+    return {k: v for k, v in losses.items() if k in chosen or not is_loss(k)}
+
+
+def depending_losses(losses: Losses) -> Losses:
+    """Leave out the loss terms without a gradient: those that were computed before the tap, and replayed."""
+
+    def depends(value: Any) -> bool:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return any(v.requires_grad for v in values)
+
+    return {k: v for k, v in losses.items() if not is_loss(k) or depends(v)}
 
 
 def weight_losses(losses: Losses, weight: float, prefix: str = '') -> Losses:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 from mmengine.dist import is_distributed
@@ -16,11 +16,13 @@ from ..config import AFANConfig
 from ..layers import PassAwareNorm, adopt_norms
 from ..layers.afan_norm import sync_auxiliary
 from ..passes import Batch, PassKind, Recording, running_pass
+from ..passes.calls import WatchedCall
 from ..passes.tap import INPUTS
-from .adversarial import AdversarialPasses, RunLoss
+from .adversarial import AdversarialPasses
 from .checks import check_first_pass, check_model
 from .losses import Losses, clean_losses, detach_losses
 from .runtime import AFANRuntime
+from .tail import RunLoss
 
 
 class AFANModelMixin(AdversarialPasses):
@@ -46,7 +48,7 @@ class AFANModelMixin(AdversarialPasses):
         config = AFANConfig.from_dict(afan)
         super().__init__(*args, **kwargs)
         del self.__dict__['_afan_building']
-        check_model(self, config)  # type: ignore[arg-type]
+        config = check_model(self, config)  # type: ignore[arg-type]
         self.afan = AFANRuntime(config)
         self.afan.num_norms = adopt_norms(self, config.batch_norm)  # type: ignore[arg-type]
         self.afan.norm_policies = {name: module.policy for name, module in self.named_modules()  # type: ignore
@@ -110,31 +112,37 @@ class AFANModelMixin(AdversarialPasses):
 
     def _two_phase_step(self, batch: Batch, run: RunLoss, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         recording, losses = self._clean_pass(batch, run)
-        gradients = {name: self._selected_gradients(recording, name, losses)
-                     for name, tap in self.afan.taps.items() if tap.losses is not None}
+        tails = self._tails(recording, batch, run)
+        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails if tail.tap.attacks_some}
         losses = clean_losses(losses, self.afan.config.clean_weight)
         log = detach_losses(losses)
+        remaining = sum(tail.tap.num_passes for tail in tails)
         # `backward` counts iterations for gradient accumulation; all passes of a step are one iteration.
         count = optim_wrapper._inner_count
-        optim_wrapper.backward(optim_wrapper.scale_loss(self.parse_losses(losses)[0]))
+        self._backward(self.parse_losses(losses)[0], optim_wrapper, last=remaining == 0)
         del losses
-        for name, capture in recording.captures.items():
+        for capture in recording.captures.values():
             capture.release_graph()
-            gradients.setdefault(name, capture.gradients)
-        remaining = sum(tap.num_passes for tap in self.afan.taps.values())
-        for adversarial in self._adversarial_losses(batch, recording, run, gradients):
+        for tail in tails:
+            if tail.name not in gradients:
+                gradients[tail.name] = tail.backward_gradients()
+        for adversarial in self._adversarial_losses(tails, gradients):
             optim_wrapper._inner_count = count
             log.update(detach_losses(adversarial))
             total = self.parse_losses(adversarial)[0]
             remaining -= 1
             with running_pass(PassKind.ADVERSARIAL, self.afan.config.batch_norm):  # for what is recomputed
-                if remaining:
-                    optim_wrapper.backward(optim_wrapper.scale_loss(total))
-                else:
-                    optim_wrapper.update_params(total)
+                self._backward(total, optim_wrapper, last=remaining == 0)
             del adversarial, total
         self.afan.iteration += 1
         return self.parse_losses(log)[1]
+
+    @staticmethod
+    def _backward(loss: Tensor, optim_wrapper: OptimWrapper, last: bool) -> None:
+        if last:
+            optim_wrapper.update_params(loss)
+        else:
+            optim_wrapper.backward(optim_wrapper.scale_loss(loss))
 
     def _two_phase(self, optim_wrapper: Any) -> bool:
         schedule = self.afan.config.schedule
@@ -167,8 +175,9 @@ class AFANModelMixin(AdversarialPasses):
         if is_distributed():
             _say_single_graph()
         merged = clean_losses(losses, runtime.config.clean_weight)
-        gradients = {name: self._selected_gradients(recording, name, losses) for name in runtime.taps}
-        for adversarial in self._adversarial_losses(batch, recording, run, gradients):
+        tails = self._tails(recording, batch, run)
+        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails}
+        for adversarial in self._adversarial_losses(tails, gradients):
             merged.update(adversarial)
         runtime.iteration += 1
         return self._anchored(merged)
@@ -188,6 +197,10 @@ class AFANModelMixin(AdversarialPasses):
         return losses
 
     # ------------------------------------------------------------------ common to both
+    def _watched_calls(self) -> Sequence[WatchedCall]:
+        """Methods of the codebase that are recorded and replayed as modules are."""
+        return ()
+
     def _clean_pass(self, batch: Batch, run: RunLoss) -> Any:
         """Run the clean forward under a recording; the first one also proves that the taps work."""
         runtime = self.afan
@@ -202,7 +215,8 @@ class AFANModelMixin(AdversarialPasses):
         taps = runtime.taps if runtime.checked else runtime.config.taps
         paths = {name: tap.module for name, tap in taps.items()}
         recording = Recording(self, paths, batch.size, runtime.config.replay,  # type: ignore[arg-type]
-                              runtime.changed_in_place)
+                              runtime.changed_in_place, self._watched_calls(), runtime.idle_calls,
+                              runtime.changed_state)
         with recording:
             if INPUTS in paths.values():
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
@@ -211,6 +225,7 @@ class AFANModelMixin(AdversarialPasses):
             check_first_pass(self, recording, batch, run, losses)
             runtime.checked = True
             runtime.changed_in_place = recording.changed
+            runtime.changed_state, runtime.idle_calls = recording.changed_state, recording.idle
         return recording, losses
 
 

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Set
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
+from ..passes.forward_state import Place
 
 
 class LearnedStrengths:
@@ -69,6 +70,8 @@ class AFANRuntime:
         iteration: Number of the training step, the seed of the attack's own draws.
         checked: Whether the first training pass has proven the taps to work.
         changed_in_place: Names of the modules in the head whose outputs are changed in place; None: not known yet.
+        changed_state: What a forward changes beside norms, which adversarial passes leave alone; None: not known yet.
+        idle_calls: By tap, the watched calls its losses do not depend on; None: not known yet.
         hooked: Whether a hook is in charge.
         measure: Whether to take measurements in this step.
         diagnostics: Latest measurements by name, each a tensor of no dimension.
@@ -84,6 +87,8 @@ class AFANRuntime:
         self.iteration = 0
         self.checked = False
         self.changed_in_place: Optional[Set[str]] = None
+        self.changed_state: Optional[List[Place]] = None
+        self.idle_calls: Optional[Dict[str, Set[int]]] = None
         self.hooked = False
         self.grad_scale = 1.0
         self.measure = True

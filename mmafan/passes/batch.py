@@ -47,16 +47,17 @@ def select_samples(value: Any, indices: Tensor, size: int) -> Any:
 
 
 class Batch:
-    """Arguments of one loss call; ``inputs`` is its keyword of that name or the first positional one."""
+    """Arguments of one loss call; its inputs are the keyword ``inputs``, or else the first argument."""
 
     def __init__(self, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
         self.args = tuple(args)
         self.kwargs = dict(kwargs)
+        self._key: Any = 'inputs' if 'inputs' in kwargs else 0 if args else next(iter(kwargs))
 
     @property
     def inputs(self) -> Any:
         """The model inputs, already preprocessed."""
-        return self.kwargs['inputs'] if 'inputs' in self.kwargs else self.args[0]
+        return self.args[0] if self._key == 0 else self.kwargs[self._key]
 
     @property
     def size(self) -> int:
@@ -65,9 +66,9 @@ class Batch:
 
     def with_inputs(self, inputs: Any) -> 'Batch':
         """Return the same batch with other inputs."""
-        if 'inputs' in self.kwargs:
-            return Batch(self.args, {**self.kwargs, 'inputs': inputs})
-        return Batch((inputs, *self.args[1:]), self.kwargs)
+        if self._key == 0:
+            return Batch((inputs, *self.args[1:]), self.kwargs)
+        return Batch(self.args, {**self.kwargs, self._key: inputs})
 
     def select(self, indices: Tensor) -> 'Batch':
         """Return the batch of the samples ``indices`` alone."""

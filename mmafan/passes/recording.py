@@ -7,15 +7,17 @@ runs, with the random draws of the clean pass. Nothing here knows a model's forw
 """
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from .batch import map_tensors, tensors_of
+from .calls import Patches, WatchedCall, snapshot, tensors_in
+from .forward_state import Place, compare_state, protected_state, read_state
 from .replay import Replay
 from .rng import RandomState
-from .state import PassKind
+from .state import PassKind, running_pass
 from .tap import INPUTS, Record, Records, TapCapture, autocast_enabled
 
 
@@ -29,17 +31,28 @@ class Recording:
         keep_head: Record the head for replay; False makes :meth:`replay` run it again.
         changed: Names of the modules whose outputs operations in place change later, so that copies are kept; None
             keeps copies of all and finds out, in :attr:`changed`.
+        calls: Methods that are recorded and replayed as modules are; only where ``keep_head``.
+        idle: By tap, the numbers of the calls whose results its losses do not depend on; None: not known yet.
+        changed_state: What a forward changes in the model beside norms, which adversarial passes leave alone; None
+            finds out, in :attr:`changed_state`.
     """
 
     def __init__(self, model: nn.Module, taps: Mapping[str, str], size: int, keep_head: bool = True,
-                 changed: Optional[Set[str]] = None) -> None:
+                 changed: Optional[Set[str]] = None, calls: Sequence[WatchedCall] = (),
+                 idle: Optional[Dict[str, Set[int]]] = None,
+                 changed_state: Optional[List[Place]] = None) -> None:
+        self.changed_state = changed_state
         self.changed = changed
+        self.idle = idle
+        self._calls = list(calls) if keep_head else []
+        self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
+        self._num_hidden = 0
         self.size = size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
         self._modules = {name: model.get_submodule(path) for name, path in taps.items() if path != INPUTS}
         self._names = {id(module): name for name, module in self._modules.items()}
         self._keep_head = keep_head
-        self._frames: List[Tuple[Optional[nn.Module], Records]] = [(None, [])]
+        self._frames: List[Tuple[Any, Records]] = [(None, [])]
         self._waiting = set(self._modules)
         self._model = model
 
@@ -56,16 +69,24 @@ class Recording:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
             if self._keep_head or id(module) in self._names:
                 self._handles.append(module.register_forward_hook(self._finish))
+        self._before = read_state(self._model) if self.changed_state is None else {}
+        self._patches = Patches()
+        for call in self._calls:
+            self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         for handle in self._handles:
             handle.remove()
+        self._patches.undo()
+        self._num_hidden = 0
         self._frames = [(None, [])]
         self._end = RandomState()
         if kind is not None:
             return
-        found = {self._paths[id(r.module)] for c in self.captures.values() for r in c.head if r.changed}
+        if self.changed_state is None:
+            self.changed_state = compare_state(self._before, read_state(self._model))
+        found = {self._paths[id(r.owner)] for c in self.captures.values() for r in c.head if r.changed}
         if self.changed is None:
             self.changed = found
         elif found - self.changed:
@@ -81,31 +102,63 @@ class Recording:
                 return capture.take(inputs)
         return inputs
 
-    def _open_frame(self, module: nn.Module, _: Any) -> None:
-        if self._waiting:
-            self._frames.append((module, []))
+    def _open_frame(self, owner: Any, _: Any = None) -> None:
+        if self._waiting and not self._num_hidden:
+            self._frames.append((owner, []))
+
+    def _close_frame(self, owner: Any) -> None:
+        if any(opened is owner for opened, _ in self._frames):
+            while self._frames.pop()[0] is not owner:  # frames of calls that ended in an exception
+                pass
 
     def _finish(self, module: nn.Module, _: Any, output: Any) -> Any:
         name = self._names.get(id(module))
-        if name is None and not self._waiting:
+        if self._num_hidden or name is None and not self._waiting:
             return None
-        if any(owner is module for owner, _ in self._frames):
-            while self._frames.pop()[0] is not module:  # frames of calls that ended in an exception
-                pass
+        self._close_frame(module)
         if name is not None:
             output = self._reach_tap(name, output)
         if self._keep_head and self._waiting:
-            records = self._frames[-1][1]
-            if records:
-                records[-1].allow(output)
-            records.append(self._record(module, output))
+            self._append(self._record(module, output), output)
         return output if name is not None else None
+
+    def _append(self, record: Record, output: Any) -> None:
+        records = self._frames[-1][1]
+        if records:
+            records[-1].allow(output)
+        records.append(record)
 
     def _record(self, module: nn.Module, output: Any) -> Record:
         watched = [(t, t._version) for t in tensors_of(output)]
         copied = self.changed is None or self._paths[id(module)] in self.changed
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
-        return Record(module, kept, copied, [(t.detach(), version) for t, version in watched])
+        return Record(module, 'forward', kept, copied, [(t.detach(), version) for t, version in watched])
+
+    def _watched(self, call: WatchedCall, stock: Callable[..., Any]) -> Callable[..., Any]:
+        """Make the method that records a call; what runs inside a paired one is no part of any pass."""
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if self._num_hidden:
+                return stock(*args, **kwargs)
+            if call.paired:
+                self._num_hidden += 1
+                try:
+                    output = stock(*args, **kwargs)
+                finally:
+                    self._num_hidden -= 1
+            else:
+                self._open_frame(call)
+                output = stock(*args, **kwargs)
+                self._close_frame(call)
+            live = tensors_in(output) if self.idle is None and not call.paired else ()
+            record = Record(call.owner, call.name, snapshot(Tensor.detach, output), live=live,
+                            random_state=RandomState())
+            self._call_records[call.key].append(record)
+            if self._waiting:
+                self._append(record, output)
+            return output
+
+        return method
 
     def _reach_tap(self, name: str, output: Any) -> Any:
         capture = self.captures[name]
@@ -120,8 +173,25 @@ class Recording:
     def replay(self, name: str, features: Sequence[Tensor], kind: PassKind, batch_norm: str,
                indices: Optional[Tensor] = None, with_grad: bool = True) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
+        idle = (self.idle or {}).get(name, ())
+        calls = [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
+                 if self._call_records[call.key] and (call.paired or number in idle)]
         return Replay(name, self._modules.get(name), self.captures[name], features, kind, batch_norm,
-                      (self._start, self._end), self.size, indices, with_grad)
+                      (self._start, self._end), self.size, indices, with_grad, calls,
+                      protected_state(self._model, self.changed_state or []))
+
+    def find_idle(self, total: Tensor) -> Set[int]:
+        """Return the numbers of the calls whose results ``total`` does not depend on, while the clean graph lives."""
+        found = set()
+        for number, call in enumerate(self._calls):
+            live = [t for record in self._call_records[call.key] for t in record.live if t.requires_grad]
+            if call.paired or not live:
+                continue
+            with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
+                gradients = torch.autograd.grad(total, live, retain_graph=True, allow_unused=True)
+            if all(gradient is None for gradient in gradients):
+                found.add(number)
+        return found
 
     def check(self) -> Iterator[Tuple[str, str]]:
         """Yield ``(tap, what is wrong)`` for taps that cannot work, after the clean forward."""

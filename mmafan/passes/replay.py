@@ -1,18 +1,17 @@
 """Run a forward as an adversarial pass: the head replays, the tap returns a perturbed feature, the tail runs."""
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from contextlib import ExitStack, nullcontext
+from typing import Any, Callable, ContextManager, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from .batch import map_tensors, select_samples
+from .calls import Patches, WatchedCall, select_elements, snapshot
 from .rng import RandomState
 from .state import PassKind, running_pass
 from .tap import Records, TapCapture
-
-_STOCK = '_afan_stock_forward'
 
 
 class Replay:
@@ -29,6 +28,8 @@ class Replay:
         size: Number of samples in the clean batch.
         indices: The samples the pass is for, if not all; the forward must get the same samples.
         with_grad: Whether the tail builds a graph.
+        calls: Methods that return what they returned in the clean pass, wherever they are called, with their records.
+        protection: Context that keeps what a forward changes beside norms.
 
     Raises:
         RuntimeError: If the pass does not reach the tap as often as the clean one.
@@ -36,37 +37,40 @@ class Replay:
 
     def __init__(self, name: str, module: Optional[nn.Module], capture: TapCapture, features: Sequence[Tensor],
                  kind: PassKind, batch_norm: str, streams: Tuple[RandomState, RandomState], size: int,
-                 indices: Optional[Tensor] = None, with_grad: bool = True) -> None:
+                 indices: Optional[Tensor] = None, with_grad: bool = True,
+                 calls: Sequence[Tuple[WatchedCall, Records]] = (),
+                 protection: Optional[ContextManager[None]] = None) -> None:
+        self._calls_to_replay, self._protection = calls, protection or nullcontext()
         self._name, self._module, self._capture = name, module, capture
         self._state, self._with_grad = (kind, batch_norm), with_grad
         self._start, self._end = streams
         self._size, self._indices = size, indices
         self._outputs = capture.rebuild(features, indices, size)
-        self._patched: List[nn.Module] = []
+        self._patches = Patches()
         self._calls = 0
 
     def __enter__(self) -> 'Replay':
         self._grad_mode = torch.is_grad_enabled()
         self._stack = ExitStack()
+        self._stack.enter_context(self._protection)
+        for call, records in self._calls_to_replay:
+            self._replay_call(call, records)
         if self._module is None:
             self._begin_tail()
             return self
         self._start.restore()
         torch.set_grad_enabled(False)
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a head that runs leaves no trace
-        for records in _by_module(self._capture.head):
-            module = records[0].module
-            self._patch(module, replayed_forward(module.forward, records, self._indices, self._size))
-        self._patch(self._module, self._tap_forward)
+        everywhere = {call.key for call, _ in self._calls_to_replay}
+        for key, records in _by_method(self._capture.head).items():
+            if key not in everywhere:
+                self._patches.set(records[0].owner, records[0].name,
+                                  replayed(records, self._indices, self._size))
+        self._patches.set(self._module, 'forward', self._tap_forward)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        for module in self._patched:
-            stock = module.__dict__.pop(_STOCK)
-            if stock is None:
-                del module.__dict__['forward']
-            else:
-                module.__dict__['forward'] = stock
+        self._patches.undo()
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
         self._end.restore()
@@ -90,33 +94,40 @@ class Replay:
         if self._capture.random_state is not None:
             self._capture.random_state.restore()
 
-    def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        module.__dict__[_STOCK] = module.__dict__.get('forward')
-        module.__dict__['forward'] = forward
-        self._patched.append(module)
+    def _replay_call(self, call: WatchedCall, records: Records) -> None:
+        """Replay a method wherever it is called; the random streams go on as they did in the clean pass."""
+        indices = self._indices
+        if indices is not None and call.per_sample and len(records) % self._size == 0:
+            chosen = set(indices.tolist())
+            records, indices = [r for k, r in enumerate(records) if k % self._size in chosen], None
+        self._patches.set(call.owner, call.name, replayed(records, indices, self._size))
 
 
-def replayed_forward(stock: Callable[..., Any], records: Records, indices: Optional[Tensor],
-                     size: int) -> Callable[..., Any]:
-    """Make a forward that returns the recorded outputs in turn, and runs for real once they are used up.
+def replayed(records: Records, indices: Optional[Tensor], size: int) -> Callable[..., Any]:
+    """Make a method that returns the recorded outputs in turn, and runs for real once they are used up.
 
     A module used before and after the tap (a shared activation) is replayed for its first calls alone.
     """
+    stock = getattr(records[0].owner, records[0].name)
     remaining = iter(records)
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def method(*args: Any, **kwargs: Any) -> Any:
         record = next(remaining, None)
         if record is None:
             return stock(*args, **kwargs)
+        if record.random_state is not None:
+            record.random_state.restore()
+        if record.name != 'forward':  # what the codebase does to a result stays its own
+            return snapshot(Tensor.detach, select_elements(record.output, indices, size))
         if indices is not None:  # indexing copies
             return map_tensors(lambda t: select_samples(t, indices, size), record.output)
         return map_tensors(Tensor.clone, record.output) if record.copied else record.output
 
-    return forward
+    return method
 
 
-def _by_module(records: Records) -> List[Records]:
-    grouped: Dict[int, Records] = {}
+def _by_method(records: Records) -> Dict[Tuple[int, str], Records]:
+    grouped: Dict[Tuple[int, str], Records] = {}
     for record in records:
-        grouped.setdefault(id(record.module), []).append(record)
-    return list(grouped.values())
+        grouped.setdefault((id(record.owner), record.name), []).append(record)
+    return grouped

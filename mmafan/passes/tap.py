@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .batch import is_feature, map_tensors, select_samples, tensors_of
 from .rng import RandomState
@@ -13,18 +13,24 @@ INPUTS = 'inputs'
 
 
 class Record(NamedTuple):
-    """A module that finished in the clean pass.
+    """A call that finished in the clean pass: of a module, or of a method of any object.
 
     Attributes:
-        module: The module.
+        owner: The module or object.
+        name: Name of the method, ``'forward'`` for a module.
         output: What it returns when it is replayed, detached.
         copied: Whether ``output`` is a copy, because operations in place change what the module returned.
-        watched: The tensors it returned, each with its version at that moment.
+        watched: The tensors a module returned, each with its version at that moment.
+        live: The tensors a method returned, as long as the clean graph is of interest.
+        random_state: Random streams after a method, where the next draws depend on it.
     """
-    module: nn.Module
+    owner: Any
+    name: str
     output: Any
-    copied: bool
-    watched: List[Tuple[Tensor, int]]
+    copied: bool = False
+    watched: Sequence[Tuple[Tensor, int]] = ()
+    live: Sequence[Tensor] = ()
+    random_state: Optional[RandomState] = None
 
     @property
     def changed(self) -> bool:
@@ -36,7 +42,7 @@ class Record(NamedTuple):
         made = {(t.data_ptr(), t._version) for t in tensors_of(output)}
         for index, (tensor, version) in enumerate(self.watched):
             if (tensor.data_ptr(), version + 1) in made:
-                self.watched[index] = (tensor, version + 1)
+                self.watched[index] = (tensor, version + 1)  # type: ignore[index]
 
 
 Records = List[Record]

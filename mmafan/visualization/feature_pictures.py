@@ -1,7 +1,6 @@
 """Pictures of clean, perturbed and re-injected features."""
 from __future__ import annotations
 
-import functools
 from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
@@ -24,6 +23,7 @@ def attack_features(model: Any, data: dict, tap: str) -> Tuple[Tensor, Tensor]:
     Raises:
         ValueError: If there is no tap of that name.
     """
+    from ..models.tail import Tail
     from ..passes import Batch, Recording
     from ..passes.attack import Attack
     from ..passes.tap import INPUTS
@@ -43,12 +43,10 @@ def attack_features(model: Any, data: dict, tap: str) -> Tuple[Tensor, Tensor]:
         with recording, torch.enable_grad():
             if taps[tap].module == INPUTS:
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
-            total = model.parse_losses(run(batch))[0]
-        capture = recording.captures[tap]
-        gradients = torch.autograd.grad(total, capture.live)
-        tail = functools.partial(model._tail_losses, batch, recording, run, tap, taps[tap], None)
-        attack = Attack(taps[tap], capture.features, torch.Generator().manual_seed(0))
-        attack.run(gradients, functools.partial(model._gradient_at, tail, 1.0))
+            losses = run(batch)
+        tail = Tail(model, recording, batch, run, tap)
+        attack = Attack(taps[tap], tail.features, torch.Generator().manual_seed(0))
+        attack.run(tail.clean_gradients(losses), tail.gradients)
     finally:
         model.train(training)
     return attack.clean[0], attack.adversarial[0]

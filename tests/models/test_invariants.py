@@ -194,13 +194,13 @@ def test_an_exception_in_a_pass_leaves_no_trace(schedule, kind, tiny_classifier,
 
 def test_taking_the_head_for_granted_is_noticed(tiny_classifier, tiny_batch, monkeypatch):
     """A replay that replays nothing right (here: zeros) is refused before a weight changes."""
-    original = replay.replayed_forward
+    original = replay.replayed
 
     def zeros(*args):
         forward = original(*args)
         return lambda *a, **k: forward(*a, **k) * 0
 
-    monkeypatch.setattr(replay, 'replayed_forward', zeros)
+    monkeypatch.setattr(replay, 'replayed', zeros)
     model = tiny_classifier(afan=taps(module='backbone.layer2.1.conv2'), backbone=dict(out_indices=(0, 3)),
                             neck=dict(), head=dict())
     with pytest.raises(ValueError, match='afan.replay must be False'):

@@ -31,21 +31,33 @@ def _capture(module, run):
         handle.remove()
 
 
+def _sum(losses, names=None):
+    total = 0
+    for key, value in losses.items():
+        if 'loss' in key and (names is None or key in names):
+            total = total + (sum(v.mean() for v in value) if isinstance(value, (list, tuple)) else value.mean())
+    return total
+
+
 def naive_step(model, data, module_name, *, step_size, strengths, reinject, weights, clean_weight=1.0, num_steps=1,
-               radius=None, norm='linf', seed=0, head=()):
+               radius=None, norm='linf', seed=0, head=(), losses=None):
     """Return ``(total loss, adversarial losses)`` and leave the gradients of one step in the parameters.
 
     Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules
     that finish before the tap: where a shortcut leads around it, their outputs are constants of an adversarial pass.
+    ``losses`` names the losses that are attacked and kept; None: all.
     """
     module = model.get_submodule(module_name)
 
-    def run():
+    def run_all():
         torch.manual_seed(seed)
-        losses = model.stock_loss(**data)
-        return sum(v.mean() for k, v in losses.items() if 'loss' in k)
+        return model.stock_loss(**data)
 
-    clean_loss, feature = _capture(module, run)
+    def run():
+        return _sum(run_all(), losses)
+
+    clean_losses, feature = _capture(module, run_all)
+    clean_loss = _sum(clean_losses)
     clean = feature.detach()
     adversarial = clean.clone()
     for _ in range(num_steps):
