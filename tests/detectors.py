@@ -18,8 +18,9 @@ TWO_STAGE = dict(
         bbox_roi_extractor=dict(out_channels=16, roi_layer=dict(output_size=4)),
         bbox_head=dict(in_channels=16, fc_out_channels=24, roi_feat_size=4, num_classes=5)),
     train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=40), rcnn=dict(sampler=dict(num=32))))
-MASK = dict(mask_roi_extractor=dict(out_channels=16), mask_head=dict(in_channels=16, conv_out_channels=16,
-                                                                    num_classes=5, num_convs=1))
+MASK = dict(
+    mask_roi_extractor=dict(out_channels=16),
+    mask_head=dict(in_channels=16, conv_out_channels=16, num_classes=5, num_convs=1))
 # Stock config, what makes it small, and modules that finish before the tap backbone.layer2.
 STEM = ('backbone.conv1', 'backbone.bn1', 'backbone.layer1')
 DETECTORS = dict(
@@ -35,7 +36,7 @@ DETECTORS = dict(
                  neck=dict(in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1),
                  bbox_head=dict(num_classes=5, in_channels=16, feat_channels=16))),
     dino=('dino/dino-4scale_r50_8xb2-12e_coco.py',
-          dict(num_queries=20,
+          dict(num_queries=20, test_cfg=dict(max_per_img=20),
                backbone=BACKBONE,
                neck=dict(in_channels=CHANNELS[1:]),  # its decoder encodes boxes for 256 channels, whatever the config
                encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=dict(dropout=0.1),

@@ -62,32 +62,43 @@ def _closest(path: str, names: list) -> str:
 
 
 def check_first_pass(model: Any, recording: Recording, batch: Batch,
-                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> None:
+                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> bool:
     """Check, after the first clean forward and before any weight changes, that every tap works.
+
+    Returns:
+        Whether all could be checked: a tap without any row in this batch (no RoI in it) has to wait for another one.
 
     Raises:
         ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
             the samples, and where replaying the head does not reproduce the clean loss.
     """
     config = model.afan.config
-    idle: Dict[str, Any] = {}
     for name, problem in recording.check():
         module = config.taps[name].module
         raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
                          f'{problem}; name a module between the trainable part of the network and its loss')
+    if not all(any(len(f) for f in capture.features) for capture in recording.captures.values()):
+        return False
+    recording.idle = {}
     for name, tap in config.taps.items():
-        rows = {len(f) for f in recording.captures[name].live}
+        capture, where = recording.captures[name], f'afan.taps.{name}'
+        rows = {len(f) for f in capture.live}
         if tap.fraction < 1 and rows != {recording.size}:
-            raise ValueError(f'afan.taps.{name}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
+            raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
                              f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
-        _check_moments(tap, recording.captures[name].features, f'afan.taps.{name}')
-        _check_reach(model, tap, recording.captures[name].live, losses, f'afan.taps.{name}')
-        chosen = select_losses(losses, tap.losses, f'afan.taps.{name}.losses')
-        idle[name] = recording.find_idle(model.parse_losses(chosen)[0]) if tap.losses is not None else set()
-    recording.idle = idle
+        _check_moments(tap, capture.features, where)
+        chosen = dict(select_losses(losses, tap.losses, f'{where}.losses'))
+        for names in tap.attack_losses or ():
+            attacked = select_losses(losses, names, f'{where}.attack_losses')
+            _check_reach(model, tap, capture.live, attacked, where)
+            chosen.update(attacked)
+        _check_reach(model, tap, capture.live, select_losses(losses, tap.losses), where)
+        needs_all = tap.losses is None
+        recording.idle[name] = set() if needs_all else recording.find_idle(model.parse_losses(chosen)[0])
     for name, tap in config.taps.items():
         if config.replay and tap.module != INPUTS:
             _check_replay(model, recording, batch, run, losses, name)
+    return True
 
 
 def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str) -> None:
@@ -99,10 +110,9 @@ def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str)
             raise ValueError(f'{where}.{error}') from None
 
 
-def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor], losses: Dict[str, Any],
+def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
                  where: str) -> None:
     """The losses must depend on the feature."""
-    chosen = select_losses(losses, tap.losses, f'{where}.losses')
     tracked = [feature for feature in live if feature.requires_grad]
     total = model.parse_losses(chosen)[0]  # type: ignore[operator]
     try:

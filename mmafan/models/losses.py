@@ -18,16 +18,17 @@ def is_loss(key: str) -> bool:
     return 'loss' in key
 
 
-def select_losses(losses: Losses, names: Optional[Sequence[str]], where: str = 'losses') -> Losses:
+def select_losses(losses: Losses, names: Optional[Sequence[str]], where: Optional[str] = None) -> Losses:
     """Keep the loss terms with the given names (and all diagnostics); None keeps everything.
 
     Args:
         losses: Of the model.
         names: Names, or patterns such as ``'*loss_cls'`` (see :mod:`fnmatch`).
-        where: Name of the field, for messages.
+        where: Name of the field, to check the names. They are not checked in every step: some detectors leave a loss
+            out where a batch has nothing to compute it from.
 
     Raises:
-        ValueError: If a name matches none, with the names that are there.
+        ValueError: If ``where`` is given and a name matches none, with the names that are there.
 
     Example:
         >>> sorted(select_losses({'loss_cls': 1, 'd0.loss_cls': 2, 'd0.loss_iou': 3}, ('*loss_cls',)))
@@ -39,20 +40,25 @@ def select_losses(losses: Losses, names: Optional[Sequence[str]], where: str = '
     chosen = set()
     for name in names:
         found = [k for k in present if fnmatchcase(k, name)]
-        if not found:
+        if not found and where is not None:
             raise ValueError(f'{where} names {name!r}, but the losses of the model are {present}')
         chosen.update(found)
     return {k: v for k, v in losses.items() if k in chosen or not is_loss(k)}
 
 
+def _depends(value: Any) -> bool:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return any(v.requires_grad for v in values)
+
+
+def depends(losses: Losses) -> bool:
+    """Whether any loss term has a gradient."""
+    return any(is_loss(k) and _depends(v) for k, v in losses.items())
+
+
 def depending_losses(losses: Losses) -> Losses:
     """Leave out the loss terms without a gradient: those that were computed before the tap, and replayed."""
-
-    def depends(value: Any) -> bool:
-        values = value if isinstance(value, (list, tuple)) else [value]
-        return any(v.requires_grad for v in values)
-
-    return {k: v for k, v in losses.items() if not is_loss(k) or depends(v)}
+    return {k: v for k, v in losses.items() if not is_loss(k) or _depends(v)}
 
 
 def weight_losses(losses: Losses, weight: float, prefix: str = '') -> Losses:

@@ -20,7 +20,7 @@ from ..passes.calls import WatchedCall
 from ..passes.tap import INPUTS
 from .adversarial import AdversarialPasses
 from .checks import check_first_pass, check_model
-from .losses import Losses, clean_losses, detach_losses
+from .losses import Losses, clean_losses, depends, detach_losses
 from .runtime import AFANRuntime
 from .tail import RunLoss
 
@@ -119,7 +119,7 @@ class AFANModelMixin(AdversarialPasses):
         remaining = sum(tail.tap.num_passes for tail in tails)
         # `backward` counts iterations for gradient accumulation; all passes of a step are one iteration.
         count = optim_wrapper._inner_count
-        self._backward(self.parse_losses(losses)[0], optim_wrapper, last=remaining == 0)
+        self._backward(losses, optim_wrapper, last=remaining == 0)
         del losses
         for capture in recording.captures.values():
             capture.release_graph()
@@ -129,20 +129,21 @@ class AFANModelMixin(AdversarialPasses):
         for adversarial in self._adversarial_losses(tails, gradients):
             optim_wrapper._inner_count = count
             log.update(detach_losses(adversarial))
-            total = self.parse_losses(adversarial)[0]
             remaining -= 1
             with running_pass(PassKind.ADVERSARIAL, self.afan.config.batch_norm):  # for what is recomputed
-                self._backward(total, optim_wrapper, last=remaining == 0)
-            del adversarial, total
+                self._backward(adversarial, optim_wrapper, last=remaining == 0)
+            del adversarial
         self.afan.iteration += 1
         return self.parse_losses(log)[1]
 
-    @staticmethod
-    def _backward(loss: Tensor, optim_wrapper: OptimWrapper, last: bool) -> None:
-        if last:
-            optim_wrapper.update_params(loss)
-        else:
-            optim_wrapper.backward(optim_wrapper.scale_loss(loss))
+    def _backward(self, losses: Losses, optim_wrapper: OptimWrapper, last: bool) -> None:
+        if last and not depends(losses):  # nothing to learn from in this pass, but the others are waiting for the step
+            anchor = next(p for p in self.parameters() if p.requires_grad)  # type: ignore[attr-defined]
+            optim_wrapper.update_params(0 * anchor.sum())
+        elif last:
+            optim_wrapper.update_params(self.parse_losses(losses)[0])
+        elif depends(losses):
+            optim_wrapper.backward(optim_wrapper.scale_loss(self.parse_losses(losses)[0]))
 
     def _two_phase(self, optim_wrapper: Any) -> bool:
         schedule = self.afan.config.schedule
@@ -222,8 +223,8 @@ class AFANModelMixin(AdversarialPasses):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
             losses = run(batch)
         if not runtime.checked:
-            check_first_pass(self, recording, batch, run, losses)
-            runtime.checked = True
+            runtime.checked = check_first_pass(self, recording, batch, run, losses)
+        if runtime.checked and runtime.idle_calls is None:
             runtime.changed_in_place = recording.changed
             runtime.changed_state, runtime.idle_calls = recording.changed_state, recording.idle
         return recording, losses

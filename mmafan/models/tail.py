@@ -10,7 +10,7 @@ from ..config import TapConfig
 from ..functional import strongest_gradients
 from ..passes import Batch, PassKind, Recording, running_pass
 from ..passes.tap import INPUTS
-from .losses import Losses, depending_losses, select_losses
+from .losses import Losses, depending_losses, depends, select_losses
 
 RunLoss = Callable[[Batch], Losses]
 
@@ -49,7 +49,7 @@ class Tail:
 
     def select(self, losses: Losses) -> Losses:
         """Keep the losses of the tap."""
-        return select_losses(losses, self.tap.losses, f'afan.taps.{self.name}.losses')
+        return select_losses(losses, self.tap.losses)
 
     def losses(self, features: Sequence[Tensor], kind: PassKind = PassKind.ADVERSARIAL) -> Losses:
         """Run the tail; losses that come before the tap, or that it does not keep, are left out."""
@@ -79,14 +79,13 @@ class Tail:
     def _attack_gradients(self, losses: Losses, tensors: Sequence[Tensor]) -> List[Optional[Tensor]]:
 
         def gradients(chosen: Losses) -> List[Optional[Tensor]]:
-            total = self.model.parse_losses(chosen)[0] * self._scale
-            if not total.requires_grad:
+            if not depends(chosen):
                 return [None for _ in tensors]
+            total = self.model.parse_losses(chosen)[0] * self._scale
             with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
                 return list(torch.autograd.grad(total, tensors, retain_graph=True, allow_unused=True))
 
-        where = f'afan.taps.{self.name}.attack_losses'
-        groups = [gradients(select_losses(losses, names, where)) for names in self.tap.attack_losses or ()]
+        groups = [gradients(select_losses(losses, names)) for names in self.tap.attack_losses or ()]
         if len(groups) == 1:
             return groups[0]
         total = gradients(self.select(losses))

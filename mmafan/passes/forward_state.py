@@ -4,9 +4,9 @@ from __future__ import annotations
 import copy
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Place = Tuple[str, str, bool]  # module, name, whether a buffer
@@ -19,41 +19,68 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _NUMBERS)
 
 
-def read_state(model: nn.Module) -> Dict[Place, Any]:
-    """Read plain attributes and the versions of buffers; batch norms, which know about passes, keep their own."""
-    state: Dict[Place, Any] = {}
+class Saved(NamedTuple):
+    """A copy of one piece of state; a buffer with its identity and version."""
+    value: Any
+    version: Any = None
+
+    def differs(self, other: 'Saved') -> bool:
+        """Whether the state has changed between two copies."""
+        return self.value != other.value if self.version is None else self.version != other.version
+
+
+State = Dict[Place, Saved]
+
+
+def read_state(model: nn.Module) -> State:
+    """Copy plain attributes and buffers; batch norms, which know about passes, keep their own."""
+    state: State = {}
     for path, module in model.named_modules():
         if module is model or isinstance(module, _BatchNorm):
             continue
         for name, value in vars(module).items():
             if _is_plain(value):
-                state[path, name, False] = copy.copy(value)
+                state[path, name, False] = Saved(copy.copy(value))
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                state[path, name, True] = (id(buffer), buffer._version)
+                state[path, name, True] = Saved(buffer.clone(), (id(buffer), buffer._version))
     return state
 
 
-def compare_state(before: Dict[Place, Any], after: Dict[Place, Any]) -> List[Place]:
+def read_places(model: nn.Module, places: List[Place]) -> State:
+    """Copy the state at some places."""
+    state: State = {}
+    for path, name, is_buffer in places:
+        module = model.get_submodule(path)
+        value = module._buffers[name] if is_buffer else vars(module)[name]
+        state[path, name, is_buffer] = Saved(_copy(value))
+    return state
+
+
+def changed_places(before: State, after: State) -> List[Place]:
     """List what differs; what is new is a cache and no state.
 
     Example:
-        >>> compare_state({('head', 'calls', False): 1}, {('head', 'calls', False): 2, ('head', 'cache', False): 0})
+        >>> before = {('head', 'calls', False): Saved(1)}
+        >>> changed_places(before, {('head', 'calls', False): Saved(2), ('head', 'cache', False): Saved(0)})
         [('head', 'calls', False)]
     """
-    return [place for place, value in before.items() if place in after and after[place] != value]
+    return [place for place, saved in before.items() if place in after and saved.differs(after[place])]
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
 @contextmanager
-def protected_state(model: nn.Module, places: List[Place]) -> Iterator[None]:
-    """Let what runs inside change copies."""
+def forward_state(model: nn.Module, state: State) -> Iterator[None]:
+    """Let what runs inside find copies of ``state``, and change only those."""
     kept: List[Tuple[Dict[str, Any], str, Any]] = []
-    for path, name, is_buffer in places:
+    for (path, name, is_buffer), saved in state.items():
         module = model.get_submodule(path)
         owner = module._buffers if is_buffer else vars(module)
-        value = owner.get(name)
-        kept.append((owner, name, value))
-        owner[name] = value.clone() if is_buffer and value is not None else copy.copy(value)
+        kept.append((owner, name, owner.get(name)))
+        owner[name] = _copy(saved.value)
     try:
         yield
     finally:

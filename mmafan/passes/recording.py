@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .batch import map_tensors, tensors_of
 from .calls import Patches, WatchedCall, snapshot, tensors_in
-from .forward_state import Place, compare_state, protected_state, read_state
+from .forward_state import Place, changed_places, forward_state, read_places, read_state
 from .replay import Replay
 from .rng import RandomState
 from .state import PassKind, running_pass
@@ -33,8 +33,8 @@ class Recording:
             keeps copies of all and finds out, in :attr:`changed`.
         calls: Methods that are recorded and replayed as modules are; only where ``keep_head``.
         idle: By tap, the numbers of the calls whose results its losses do not depend on; None: not known yet.
-        changed_state: What a forward changes in the model beside norms, which adversarial passes leave alone; None
-            finds out, in :attr:`changed_state`.
+        changed_state: What a forward changes in the model beside norms; adversarial passes find it as the clean one
+            did, and leave it alone. None finds out, in :attr:`changed_state`.
     """
 
     def __init__(self, model: nn.Module, taps: Mapping[str, str], size: int, keep_head: bool = True,
@@ -69,7 +69,8 @@ class Recording:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
             if self._keep_head or id(module) in self._names:
                 self._handles.append(module.register_forward_hook(self._finish))
-        self._before = read_state(self._model) if self.changed_state is None else {}
+        first = self.changed_state is None
+        self._state = read_state(self._model) if first else read_places(self._model, self.changed_state or [])
         self._patches = Patches()
         for call in self._calls:
             self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
@@ -85,7 +86,8 @@ class Recording:
         if kind is not None:
             return
         if self.changed_state is None:
-            self.changed_state = compare_state(self._before, read_state(self._model))
+            self.changed_state = changed_places(self._state, read_state(self._model))
+            self._state = {place: self._state[place] for place in self.changed_state}
         found = {self._paths[id(r.owner)] for c in self.captures.values() for r in c.head if r.changed}
         if self.changed is None:
             self.changed = found
@@ -178,7 +180,7 @@ class Recording:
                  if self._call_records[call.key] and (call.paired or number in idle)]
         return Replay(name, self._modules.get(name), self.captures[name], features, kind, batch_norm,
                       (self._start, self._end), self.size, indices, with_grad, calls,
-                      protected_state(self._model, self.changed_state or []))
+                      forward_state(self._model, self._state))
 
     def find_idle(self, total: Tensor) -> Set[int]:
         """Return the numbers of the calls whose results ``total`` does not depend on, while the clean graph lives."""

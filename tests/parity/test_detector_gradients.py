@@ -41,11 +41,12 @@ def float64():
 
 @pytest.fixture(autouse=True)
 def stock_code_without_float64(monkeypatch):
-    """Casts for what knows no float64: the operator of NMS, and the overlaps that RTMDet's assigner keeps."""
+    """Casts for what knows no float64: the operator of NMS, and RTMDet's priors and overlaps."""
     from mmdet.models.dense_heads import rpn_head
+    from mmdet.models.task_modules import MlvlPointGenerator
     from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner
+    priors = MlvlPointGenerator.grid_priors
     nms, matching = rpn_head.batched_nms, DynamicSoftLabelAssigner.dynamic_k_matching
-    assignment = DynamicSoftLabelAssigner.assign
 
     def batched_nms(boxes, scores, *args, **kwargs):
         kept = nms(boxes.float(), scores.float(), *args, **kwargs)
@@ -55,13 +56,11 @@ def stock_code_without_float64(monkeypatch):
         overlaps, indices = matching(*args)
         return overlaps.float(), indices
 
-    def assign(*args, **kwargs):
-        result = assignment(*args, **kwargs)
-        result.max_overlaps = result.max_overlaps.double()
-        return result
+    def grid_priors(*args, **kwargs):  # float32 without its argument for the type
+        return [prior.double() for prior in priors(*args, **kwargs)]
 
     monkeypatch.setattr(rpn_head, 'batched_nms', batched_nms)
-    monkeypatch.setattr(DynamicSoftLabelAssigner, 'assign', assign)
+    monkeypatch.setattr(MlvlPointGenerator, 'grid_priors', grid_priors)
     monkeypatch.setattr(DynamicSoftLabelAssigner, 'dynamic_k_matching', dynamic_k_matching)
 
 

@@ -1,0 +1,315 @@
+"""Detectors: what must always hold, batches that are hard, and what an RoI tap does not compute again."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+
+pytest.importorskip('mmdet', reason='mmdet is not installed')
+pytest.importorskip('mmcv.ops', reason='detectors need mmcv with its operators')
+
+from ..detectors import DETECTORS, ROI, ROI_LOSSES, TAPS, build, make_batch  # noqa: E402
+
+FIELDS = dict(step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True), weight=0.25)
+
+
+def tap(module, **fields):
+    return dict(dict(FIELDS, module=module), **fields)
+
+
+def taps_of(name, **fields):
+    taps = dict(backbone=tap(TAPS[name], **fields))
+    if 'rcnn' in name:
+        taps['roi'] = tap(ROI, losses=ROI_LOSSES, **fields)
+    return dict(taps=taps, clean_weight=0.5, batch_norm='batch')
+
+
+def batch_for(name, **kwargs):
+    return make_batch(masks=name == 'mask_rcnn', **kwargs)
+
+
+def as_data(batch):
+    return dict(inputs=list(batch['inputs']), data_samples=batch['data_samples'])
+
+
+def step(model, batch, lr=0.0, seed=3):
+    """Train one step; return its log and its gradients."""
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=lr))
+    gradients = {}
+    stock = wrapper.optimizer.step
+
+    def keep(*args):
+        gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        return stock(*args)
+
+    wrapper.optimizer.step = keep
+    handle = model.data_preprocessor.register_forward_hook(lambda *_: batch)
+    torch.manual_seed(seed)
+    try:
+        log = model.train_step(as_data(batch), wrapper)
+    finally:
+        handle.remove()
+    return {k: float(v) for k, v in log.items()}, gradients
+
+
+def own_attributes(model):
+    """Names of methods that lie on objects themselves: a patch that was left behind."""
+    roi = getattr(model, 'roi_head', None)
+    objects = [*model.modules(), getattr(roi, 'bbox_assigner', None), getattr(roi, 'bbox_sampler', None)]
+    return [k for o in objects if o is not None for k, v in vars(o).items()
+            if k in ('forward', 'assign', 'sample', 'predict_by_feat', 'loss_and_predict', 'bbox_loss', 'mask_loss')]
+
+
+# ---------------------------------------------------------------- what must always hold
+@pytest.mark.parametrize('name', DETECTORS)
+def test_off_is_the_stock_detector_bit_for_bit(name):
+    batch = batch_for(name)
+    off, stock = build(name, taps_of(name, weight=0)), build(name)
+    for number in range(2):
+        results = []
+        for model in (stock, off):
+            log, gradients = step(model, batch, lr=0.01)
+            results.append((log, gradients, torch.get_rng_state()))
+        assert results[0][0] == results[1][0] and results[0][1].keys() == results[1][1].keys()
+        assert all(torch.equal(results[0][1][n], results[1][1][n]) for n in results[0][1])
+        assert torch.equal(results[0][2], results[1][2])
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_checkpoints_are_exchanged_and_predictions_stay(name):
+    afan, stock = build(name, taps_of(name), seed=2), build(name, seed=4)
+    step(afan, batch_for(name), lr=0.01)
+    assert afan.state_dict().keys() == stock.state_dict().keys()
+    stock.load_state_dict(afan.state_dict(), strict=True)
+    again = build(name, taps_of(name), seed=6)
+    again.load_state_dict(stock.state_dict(), strict=True)
+    batch = batch_for(name)
+    outputs = []
+    for model in (afan, stock, again):
+        model.eval()
+        with torch.no_grad():
+            result = model(batch['inputs'], copy.deepcopy(batch['data_samples']), mode='predict')
+        outputs.append([(r.pred_instances.bboxes, r.pred_instances.scores) for r in result])
+    for other in outputs[1:]:
+        for mine, theirs in zip(outputs[0], other):
+            assert len(mine[1]) and all(torch.equal(a, b) for a, b in zip(mine, theirs))
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_the_attack_raises_the_loss_more_than_noise(name):
+
+    def mean_loss(direction):
+        total = 0.0
+        for seed in range(3):
+            afan = dict(taps=dict(a=tap(TAPS[name], strengths=(1.0, ), reinject=False, weight=1.0, step_size=0.03,
+                                        direction=direction)))
+            log, _ = step(build(name, afan, seed=seed), batch_for(name, seed=seed))
+            clean = log['loss'] - sum(v for k, v in log.items() if k.startswith('adv_') and 'loss' in k)
+            total += sum(v for k, v in log.items() if k.startswith('adv_') and 'loss' in k) - clean
+        return total
+
+    attacked = mean_loss('gradient')
+    assert attacked > 0 and attacked > 2 * abs(mean_loss('random_sign'))
+
+
+@pytest.mark.parametrize('name', ['faster_rcnn', 'mask_rcnn'])
+@pytest.mark.parametrize('fails', [False, True])
+def test_nothing_stays_behind(name, fails, monkeypatch):
+    model = build(name, taps_of(name))
+    assert not own_attributes(model)
+    if fails:
+        monkeypatch.setattr(type(model.roi_head.bbox_head), 'loss', lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            step(model, batch_for(name))
+    else:
+        step(model, batch_for(name))
+    assert not own_attributes(model) and not model.afan.inside and torch.is_grad_enabled()
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+# ---------------------------------------------------------------- proposals and RoIs
+@pytest.fixture
+def seen(monkeypatch):
+    """The boxes of the sampled RoIs and their labels, for every pass of a step."""
+    from mmdet.models.roi_heads.bbox_heads import BBoxHead
+    stock, passes = BBoxHead.loss_and_target, []
+
+    def spy(self, *args, **kwargs):
+        results = kwargs['sampling_results']
+        passes.append([(r.priors.clone(), r.pos_gt_labels.clone()) for r in results])
+        return stock(self, *args, **kwargs)
+
+    monkeypatch.setattr(BBoxHead, 'loss_and_target', spy)
+    return passes
+
+
+@pytest.mark.parametrize('module', ['backbone.layer1', 'neck', 'rpn_head.rpn_conv', 'roi_head.bbox_roi_extractor', ROI])
+def test_all_passes_see_the_same_sampled_rois(module, seen):
+    fields = dict(losses=ROI_LOSSES) if module.startswith('roi') else {}
+    model = build('faster_rcnn', dict(taps=dict(a=tap(module, step_size=0.5, num_steps=2, **fields))))
+    step(model, make_batch(masks=False))
+    assert len(seen) == 5  # clean, the check of the replay, one further attack step, two strengths
+    for other in seen[1:]:
+        for (boxes, labels), (expected_boxes, expected_labels) in zip(other, seen[0]):
+            assert torch.equal(boxes, expected_boxes) and torch.equal(labels, expected_labels)
+
+
+def test_an_roi_tap_runs_the_roi_head_alone(monkeypatch):
+    """After the first step, in which every tap is checked."""
+    model = build('mask_rcnn', dict(taps=dict(roi=tap(f'{ROI}.0', losses=ROI_LOSSES, num_steps=2))))
+    step(model, make_batch())
+    runs = {}
+    watched = dict(conv=model.backbone.conv1, neck=model.neck.fpn_convs[0].conv, rpn=model.rpn_head.rpn_cls,
+                   roi_align=model.roi_head.bbox_roi_extractor.roi_layers[0], cls=model.roi_head.bbox_head.fc_cls,
+                   first=model.roi_head.bbox_head.shared_fcs[0], second=model.roi_head.bbox_head.shared_fcs[1],
+                   mask=model.roi_head.mask_head.conv_logits)
+    for name, module in watched.items():
+        stock = module.forward
+
+        def counted(*args, name=name, stock=stock, **kwargs):
+            runs[name] = runs.get(name, 0) + 1
+            return stock(*args, **kwargs)
+
+        monkeypatch.setattr(module, 'forward', counted)
+    for owner, name in ((model.rpn_head, 'loss_by_feat'), (model.rpn_head, 'predict_by_feat'),
+                        (model.roi_head.bbox_assigner, 'assign'), (model.roi_head.bbox_sampler, 'sample'),
+                        (model.roi_head.mask_head, 'loss_and_target')):
+        stock = getattr(owner, name)
+
+        def counted(*args, name=name, stock=stock, **kwargs):
+            runs[name] = runs.get(name, 0) + 1
+            return stock(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+    log, _ = step(model, make_batch())
+    passes = 1 + 1 + 2  # clean, a second attack step, two strengths
+    # Five levels share the heads of the RPN; every level that has RoIs runs its part of RoIAlign.
+    assert runs.pop('rpn') == 5 and runs.pop('roi_align') >= 1
+    assert runs == dict(conv=1, neck=1, second=passes, cls=passes, mask=1, first=1, loss_by_feat=1, predict_by_feat=1,
+                        assign=2, sample=2, loss_and_target=1)
+    assert [k for k in log if k.startswith('adv_roi_0.')] == ['adv_roi_0.loss_cls', 'adv_roi_0.acc',
+                                                              'adv_roi_0.loss_bbox']
+
+
+def test_losses_before_the_tap_are_no_part_of_its_terms():
+    model = build('faster_rcnn', dict(taps=dict(roi=tap(ROI))))
+    log, gradients = step(model, make_batch(masks=False))
+    assert {k.split('.')[1] for k in log if k.startswith('adv_')} == {'loss_cls', 'loss_bbox', 'acc'}
+    assert log['loss'] == pytest.approx(sum(v for k, v in log.items() if 'loss' in k and k != 'loss'), rel=1e-5)
+
+
+def test_the_shared_fc_tap_is_that_of_the_published_design():
+    """A list as tap is its last module, and one field of one tap is overridden as in any config."""
+    model = build('faster_rcnn', dict(taps=dict(roi=tap(ROI, losses=ROI_LOSSES))))
+    assert model.afan.config.taps['roi'].module == f'{ROI}.1'
+
+
+def test_ohem_samples_with_the_clean_network():
+    """The sampler runs the box head itself; those runs are no passes of the tap."""
+    cfg = dict(train_cfg=dict(rcnn=dict(sampler=dict(type='OHEMSampler'))))
+    model = build('faster_rcnn', taps_of('faster_rcnn'), **cfg)
+    log, _ = step(model, make_batch(masks=False))
+    assert all(k in log for k in ('adv_backbone_1.loss_cls', 'adv_roi_1.loss_bbox'))
+
+
+# ---------------------------------------------------------------- hard batches
+HARD = dict(
+    empty_image=dict(num_boxes=(0, 3)),
+    no_boxes_at_all=dict(num_boxes=(0, 0)),
+    crowd_only=dict(num_boxes=(3, 2), crowd=True),
+    crowd_alone=dict(num_images=1, num_boxes=(3, ), crowd=True),
+    differing_sizes=dict(sizes=[(64, 60), (40, 96)]),
+    one_image=dict(num_images=1, num_boxes=(2, )),
+)
+
+
+@pytest.mark.parametrize('batch', HARD)
+@pytest.mark.parametrize('name', DETECTORS)
+def test_hard_batches_train(name, batch):
+    model = build(name, taps_of(name))
+    for _ in range(2):
+        log, gradients = step(model, batch_for(name, **HARD[batch]), lr=1e-3)
+    assert all(torch.isfinite(torch.tensor(v)) for v in log.values())
+    assert any(k.startswith('adv_backbone_1.') for k in log) and gradients
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+@pytest.mark.parametrize('num_boxes', [(0, 0), (0, 2), (2, 2)])
+def test_images_without_proposals_train(num_boxes):
+    cfg = dict(train_cfg=dict(rpn_proposal=dict(min_bbox_size=10000)))
+    for name in ('faster_rcnn', 'mask_rcnn'):
+        model = build(name, taps_of(name, num_steps=2), **cfg)
+        for _ in range(2):
+            log, gradients = step(model, batch_for(name, num_boxes=num_boxes), lr=1e-3)
+        assert all(torch.isfinite(torch.tensor(v)) for v in log.values())
+        assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+def test_a_fraction_of_small_batches_takes_turns():
+    """Of two images an eighth: one image in every fourth step, whose terms count four times."""
+    fields = dict(strengths=(1.0, ), reinject=False, weight=0.1)
+    model = build('faster_rcnn', dict(taps=dict(a=tap('backbone.layer2', fraction=0.125, **fields)),
+                                      batch_norm='frozen'))
+    whole = build('faster_rcnn', dict(taps=dict(a=tap('backbone.layer2', **fields)), batch_norm='frozen'))
+    twins = make_batch(masks=False, num_images=1, num_boxes=(2, ))
+    twins = dict(inputs=twins['inputs'].repeat(2, 1, 1, 1), data_samples=twins['data_samples'] * 2)
+    logs = [step(model, twins)[0] for _ in range(8)]
+    active = [k for k, log in enumerate(logs) if any(key.startswith('adv_') for key in log)]
+    assert active == [3, 7]
+    stock, _ = step(build('faster_rcnn'), twins)
+    assert {k: logs[0][k] for k in stock} == pytest.approx(stock, rel=1e-6)
+    expected, _ = step(whole, twins)
+    # RoIs are sampled at random in each of the twins, so the mean of one differs a little from that of both.
+    assert logs[3]['adv_a_0.loss_rpn_bbox'] == pytest.approx(4 * expected['adv_a_0.loss_rpn_bbox'], rel=0.3)
+
+
+# ---------------------------------------------------------------- which losses, and state of the stock code
+def test_a_wrong_name_of_a_loss_is_one_sentence():
+    model = build('retinanet', dict(taps=dict(a=tap('backbone.layer2', attack_losses='loss_box'))))
+    with pytest.raises(ValueError, match=r"afan.taps.a.attack_losses names 'loss_box', but the losses of the model are "
+                                         r"\['loss_cls', 'loss_bbox'\]"):
+        step(model, make_batch(masks=False))
+
+
+def test_attacked_losses_rise_more_than_the_others():
+    """An attack on one loss raises that loss more than an attack on the other does."""
+
+    def terms(attacked):
+        afan = dict(taps=dict(a=tap('backbone.layer2', strengths=(1.0, ), reinject=False, step_size=0.02,
+                                    attack_losses=attacked, weight=1.0)))
+        log, _ = step(build('retinanet', afan), make_batch(masks=False))
+        return log['adv_a_0.loss_cls'], log['adv_a_0.loss_bbox']
+
+    on_cls, on_bbox = terms('loss_cls'), terms('loss_bbox')
+    assert on_cls[0] > on_bbox[0] and on_bbox[1] > on_cls[1]
+    stronger = sum(terms([['loss_cls'], ['loss_bbox']]))
+    assert stronger >= 0.999 * min(sum(on_cls), sum(on_bbox))
+
+
+def test_histories_of_the_stock_code_see_clean_passes_only():
+    """Dynamic R-CNN keeps overlaps and targets of its iterations, and sets its thresholds by them."""
+    cfg = dict(
+        roi_head=dict(type='DynamicRoIHead', bbox_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0))),
+        train_cfg=dict(rcnn=dict(dynamic_rcnn=dict(iou_topk=5, beta_topk=3, update_iter_interval=100,
+                                                   initial_iou=0.4, initial_beta=1.0))))
+    histories = []
+    for afan in (None, taps_of('faster_rcnn')):
+        model = build('faster_rcnn', afan, **cfg)
+        for _ in range(3):
+            step(model, make_batch(masks=False))
+        histories.append((model.roi_head.iou_history, model.roi_head.beta_history))
+    assert len(histories[0][0]) == 3 and histories[0] == histories[1]
+
+
+def test_buffers_of_a_loss_see_clean_passes_only():
+    """The seesaw loss counts the samples of each class."""
+    loss = dict(type='SeesawLoss', num_classes=5, p=0.8, q=2.0, _delete_=True)
+    counts = []
+    for afan in (None, dict(taps=dict(a=tap('backbone.layer2')))):
+        model = build('faster_rcnn', afan, roi_head=dict(bbox_head=dict(loss_cls=loss)))
+        for _ in range(2):
+            step(model, make_batch(masks=False))
+        counts.append(model.roi_head.bbox_head.loss_cls.cum_samples)
+    assert counts[0].sum() > 0 and torch.equal(counts[0], counts[1])
