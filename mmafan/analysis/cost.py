@@ -2,7 +2,8 @@
 
 All steps are measured in one process and in turn (baseline, A-FAN, published, probe, and again), on
 the same batches and the same weights, with a learning rate of 0 so that they stay the same; numbers
-are medians over the rounds. The *probe* is a baseline step that also notes when the forward leaves
+are medians over the rounds. Where batches are so small that a tap sits steps out, an A-FAN step is
+the mean of as many as its rhythm takes. The *probe* is a baseline step that also notes when the forward leaves
 each tap and when the backward comes back to it: what lies between is the tail, and its part of the
 step is the tail's share tau.
 
@@ -27,7 +28,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import torch
 
-from ..config import AFANConfig, TapConfig
+from ..config import TapConfig
 from ..models.tail import Tail
 from ..passes.tap import INPUTS
 from .memory import peak_memory, resident_bytes
@@ -125,11 +126,14 @@ def measure_step_cost(cfg: Any,
         ValueError: If the model of the config is not an A-FAN model.
     """
     device = torch.device(device)
-    config = AFANConfig.from_dict(baseline_model(cfg)[1])
-    taps = {name: tap for name, tap in config.taps.items() if tap.active}
-    published = published and all(tap.module != INPUTS for tap in taps.values())
     arms = {'baseline': _Arm(cfg, device, afan=False), 'afan': _Arm(cfg, device, afan=True)}
-    steps: Dict[str, Callable[[Any], Any]] = {k: arm.train_step for k, arm in arms.items()}
+    taps = {name: tap for name, tap in arms['afan'].model.afan.config.taps.items() if tap.active}
+    published = published and all(tap.module != INPUTS for tap in taps.values())
+    rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])))
+    steps: Dict[str, Callable[[Any], Any]] = {
+        'baseline': arms['baseline'].train_step,
+        'afan': functools.partial(_repeated, arms['afan'].train_step, rhythm),
+    }
     if published:
         arm = arms['published'] = _Arm(cfg, device, afan=True)
         steps['published'] = functools.partial(_published, arm)
@@ -140,6 +144,7 @@ def measure_step_cost(cfg: Any,
         if num_attack_passes(tap):
             steps[f'attack_{name}'] = _attack_pass(arms['afan'], name, tap, batches[0])
     rounds = time_in_turn(steps, batches, repeats, warmup, clock)
+    rounds['afan'] = [value / rhythm for value in rounds['afan']]
     medians = {name: statistics.median(values) for name, values in rounds.items()}
     tails = {name: dict(share=statistics.median(probe.shares[name][-repeats:]),
                         attack_share=medians.get(f'attack_{name}', 0.0) / medians['baseline'],
@@ -152,6 +157,31 @@ def measure_step_cost(cfg: Any,
             peak = peak_memory(functools.partial(steps[name], batches[0]), device)
             cost.memory_bytes[name] = peak + resident_bytes(arm.model, arm.optim_wrapper.optimizer)
     return cost
+
+
+def num_steps_of_rhythm(taps: Mapping[str, TapConfig], batch_size: int) -> int:
+    """Return after how many steps the numbers of samples that take part repeat, 16 at the most.
+
+    Example:
+        >>> tap = TapConfig('backbone.layer1', 0.1, fraction=0.125)
+        >>> num_steps_of_rhythm(dict(a=tap), 2), num_steps_of_rhythm(dict(a=tap), 16)
+        (4, 1)
+    """
+    counts = [batch_size * tap.fraction for tap in taps.values() if tap.fraction < 1]
+    for steps in range(1, 16):
+        if all(abs(steps * count - round(steps * count)) < 1e-6 for count in counts):
+            return steps
+    return 16
+
+
+def _repeated(step: Callable[[Any], Any], times: int, data: Any) -> None:
+    for _ in range(times):
+        step(data)
+
+
+def first_of(data: Any) -> Any:
+    """Return the inputs of a batch as a data loader gives it."""
+    return data['inputs'] if isinstance(data, dict) else data[0]
 
 
 def baseline_model(cfg: Any) -> Any:

@@ -5,6 +5,7 @@ import copy
 import os.path as osp
 from typing import Any, Dict, List, Optional
 
+import numpy as np
 import torch
 
 
@@ -70,41 +71,80 @@ def image_size_of(cfg: Any) -> int:
 
 
 def num_classes_of(model_cfg: Dict[str, Any]) -> int:
-    """Return the number of classes of a classifier's head, 2 where it does not say."""
-    head = model_cfg.get('head') or {}
-    return int(head.get('num_classes', 2))
+    """Return the number of classes of a model's head, 2 where it does not say."""
+    found = [2]
+
+    def search(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get('num_classes'), int):
+                found.append(value['num_classes'])
+            for item in value.values():
+                search(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                search(item)
+
+    search({k: v for k, v in model_cfg.items() if 'head' in k})
+    return min(found[1:] or found)
 
 
 def random_batches(cfg: Any, count: int, batch_size: int, image_size: Optional[int] = None,
                    seed: int = 0) -> List[Dict[str, Any]]:
-    """Make batches of random uint8 images with random labels, for a classification config.
+    """Make batches of random uint8 images with random labels or boxes.
 
     Args:
-        cfg: A config of mmpretrain.
+        cfg: A config of mmpretrain or mmdet.
         count: Number of batches.
         batch_size: Images in a batch.
         image_size: Side of the images in pixels; None: see :func:`image_size_of`.
         seed: Of the random numbers.
 
     Returns:
-        Dicts with ``inputs``, a tensor ``(batch_size, 3, H, W)``, and ``data_samples``.
+        Dicts with ``inputs``, images ``(3, H, W)``, and ``data_samples``.
 
     Raises:
-        ValueError: If the config is not one of mmpretrain.
+        ValueError: If the config is of another codebase.
     """
-    if cfg.get('default_scope') != 'mmpretrain':
-        raise ValueError(f'random data can be made for classification only (default_scope '
-                         f"'mmpretrain'), got {cfg.get('default_scope')!r}; set the data_root of "
-                         f'train_dataloader.dataset to a folder that exists')
-    from mmpretrain.structures import DataSample
+    makers = dict(mmpretrain=_labelled, mmdet=_boxed)
+    scope = cfg.get('default_scope')
+    if scope not in makers:
+        raise ValueError(f'random data can be made for a default_scope of {list(makers)}, got '
+                         f'{scope!r}; set the data_root of train_dataloader.dataset to a folder '
+                         f'that exists')
     size = image_size_of(cfg) if image_size is None else image_size
-    generator = torch.Generator().manual_seed(seed)
-    classes = num_classes_of(cfg.model)
-    batches = []
-    for _ in range(count):
-        shape = (batch_size, 3, size, size)
-        labels = torch.randint(classes, (batch_size, ), generator=generator).tolist()
-        batches.append(dict(
-            inputs=torch.randint(256, shape, generator=generator, dtype=torch.uint8),
-            data_samples=[DataSample().set_gt_label(label) for label in labels]))
-    return batches
+    random = np.random.RandomState(seed)
+    return [makers[scope](cfg, batch_size, size, random) for _ in range(count)]
+
+
+def _labelled(cfg: Any, batch_size: int, size: int, random: np.random.RandomState) -> Dict[str, Any]:
+    from mmpretrain.structures import DataSample
+    labels = random.randint(num_classes_of(cfg.model), size=batch_size)
+    images = random.randint(256, size=(batch_size, 3, size, size), dtype=np.uint8)
+    return dict(inputs=torch.from_numpy(images),
+                data_samples=[DataSample().set_gt_label(int(label)) for label in labels])
+
+
+def _boxed(cfg: Any, batch_size: int, size: int, random: np.random.RandomState) -> Dict[str, Any]:
+    """Seven boxes in an image, about the mean of COCO, with masks and a map of the background."""
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData, PixelData
+    count, samples = 7, []
+    for _ in range(batch_size):
+        corners = random.uniform(0, 0.6, (count, 2)) * size
+        extents = random.uniform(0.05, 0.4, (count, 2)) * size
+        boxes = np.concatenate([corners, corners + extents], axis=1).astype(np.float32)
+        masks = np.zeros((count, size, size), np.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.astype(int)):
+            mask[top:bottom, left:right] = 1
+        sample = DetDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size),
+                                             scale_factor=(1.0, 1.0)))
+        labels = torch.from_numpy(random.randint(num_classes_of(cfg.model), size=count))
+        sample.gt_instances = InstanceData(
+            bboxes=HorizontalBoxes(boxes), labels=labels, masks=BitmapMasks(masks, size, size))
+        sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(boxes[:0]))
+        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, size, size, dtype=torch.long))
+        samples.append(sample)
+    images = random.randint(256, size=(batch_size, 3, size, size), dtype=np.uint8)
+    return dict(inputs=list(torch.from_numpy(images)), data_samples=samples)

@@ -92,7 +92,9 @@ def prepare(model: Any, data: Any, optim_wrapper: Any) -> Tuple[Batch, Callable[
 def record_head(model: Any, batch: Batch, run: Callable[[Batch], Losses], name: str,
                 tap: TapConfig) -> Recording:
     """Run the forward up to the tap's first output and no further."""
-    recording = Recording(model, {name: tap.module}, batch.size)
+    # Proposals and RoIs are drawn anew wherever they come after the tap.
+    calls = [call._replace(paired=False) for call in model._watched_calls()]
+    recording = Recording(model, {name: tap.module}, batch.size, calls=calls, idle={})
 
     def stop(*_: Any) -> None:
         raise _Reached

@@ -157,6 +157,20 @@ def test_image_size_of_a_pipeline(pipeline, size):
     assert image_size_of(dict(train_pipeline=pipeline)) == size
 
 
-def test_random_batches_are_for_classification():
-    with pytest.raises(ValueError, match="classification only .* got 'mmdet'; set the data_root"):
-        random_batches(Config(dict(default_scope='mmdet')), 1, 1)
+def test_random_batches_of_an_unknown_codebase():
+    with pytest.raises(ValueError, match="'mmpretrain', 'mmdet'.*got 'mmseg'; set the data_root"):
+        random_batches(Config(dict(default_scope='mmseg')), 1, 1)
+
+
+def test_random_batches_for_detectors():
+    cfg = Config(dict(default_scope='mmdet', model=dict(
+        rpn_head=dict(type='RPNHead'), roi_head=dict(bbox_head=[dict(num_classes=5), dict(num_classes=5)]))))
+    first, again = (random_batches(cfg, 2, 3, 64, seed=4) for _ in range(2))
+    assert len(first) == 2 and len(first[0]['inputs']) == len(first[0]['data_samples']) == 3
+    for batch, other in zip(first, again):
+        for image, sample, twin in zip(batch['inputs'], batch['data_samples'], other['inputs']):
+            boxes = sample.gt_instances.bboxes.tensor
+            assert image.shape == (3, 64, 64) and image.dtype == torch.uint8 and torch.equal(image, twin)
+            assert (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 64
+            assert sample.gt_instances.labels.max() < 5 and sample.gt_instances.masks.masks.any(axis=(1, 2)).all()
+    assert not torch.equal(first[0]['inputs'][0], first[1]['inputs'][0])

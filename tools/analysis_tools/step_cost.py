@@ -44,7 +44,7 @@ def parse_args(argv=None) -> argparse.Namespace:
                         help='side of the random images (default: the crop of the config)')
     parser.add_argument('--synthetic', action='store_true',
                         help="random images, also where the config's own data is there "
-                        '(classification only; used anyway where the data folder is missing)')
+                        '(classification and detection; used anyway where the data folder is missing)')
     parser.add_argument('--num-batches', type=positive, default=2,
                         help='different batches, used in turn (default: 2)')
     parser.add_argument('--repeats', type=positive, default=9,
