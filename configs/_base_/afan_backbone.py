@@ -1,22 +1,5 @@
-# The default recipe, not tuned yet. A config that lists this file beside a stock config takes its
-# fields with `model = dict(afan=_base_.afan_recipe)`: `model` itself cannot come from two bases.
-custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
-custom_hooks = [dict(type='mmafan.AdvFeatureHook')]
+_base_ = './afan_recipe.py'
 
-# One tap in the backbone. Every sample draws one of four strengths, so there is one adversarial
-# pass; the statistics of the stronger half are re-injected, as published. The weights of the clean
-# and the adversarial term sum to 1: the scale of the loss, and with it the learning rate, stays
-# that of the stock config. The running statistics of batch norms see clean features only.
-afan_recipe = dict(
-    taps=dict(
-        backbone=dict(
-            module='backbone.layer2',
-            step_size=0.1,
-            step_unit='std',
-            strengths=(0.25, 0.5, 0.75, 1.0),
-            strength_sampling='random',
-            reinject=(False, False, True, True),
-            moments='channel',
-            weight=0.5)),
-    clean_weight=0.5,
-    batch_norm='batch')
+# The default recipe and its hook. A config that lists this file beside a stock config takes its
+# fields with `model = dict(afan=_base_.afan_recipe)`: `model` itself cannot come from two bases.
+custom_hooks = [dict(type='mmafan.AdvFeatureHook')]

@@ -1,0 +1,21 @@
+# The default recipe, not tuned yet, for stock configs that have `custom_hooks` of their own: they add
+# dict(type='mmafan.AdvFeatureHook') to those. Others take afan_backbone.py, which has the hook.
+custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
+
+# One tap in the backbone. Every sample draws one of four strengths, so there is one adversarial
+# pass; the statistics of the stronger half are re-injected, as published. The weights of the clean
+# and the adversarial term sum to 1: the scale of the loss, and with it the learning rate, stays
+# that of the stock config. The running statistics of batch norms see clean features only.
+afan_recipe = dict(
+    taps=dict(
+        backbone=dict(
+            module='backbone.layer2',
+            step_size=0.1,
+            step_unit='std',
+            strengths=(0.25, 0.5, 0.75, 1.0),
+            strength_sampling='random',
+            reinject=(False, False, True, True),
+            moments='channel',
+            weight=0.5)),
+    clean_weight=0.5,
+    batch_norm='batch')

@@ -1,0 +1,3 @@
+_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/afan_backbone.py']
+
+model = dict(type='mmafan.AFANDINO', afan=_base_.afan_recipe)

@@ -1,0 +1,3 @@
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py', '../_base_/afan_detection.py']
+
+model = dict(type='mmafan.AFANFasterRCNN', afan=_base_.afan_recipe)

@@ -1,0 +1,5 @@
+_base_ = './faster_rcnn_r50_fpn_afan_voc0712.py'
+
+model = dict(
+    backbone=dict(
+        depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')))

@@ -1,0 +1,3 @@
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/afan_backbone.py']
+
+model = dict(type='mmafan.AFANRetinaNet', afan=_base_.afan_recipe)
