@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 from mmafan.functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2,
-                               project_linf, sample_std)
+                               project_linf, sample_std, strongest_gradients)
 
 SHAPES = [(5, 7), (4, 3, 2, 5), (3, 6, 4), (2, 3, 2, 2, 2), (4, )]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
@@ -343,3 +343,38 @@ def test_draw_strengths_ends():
     generator = torch.Generator().manual_seed(1)
     assert not torch.equal(draw_strengths((0.5, 1.0), 50, generator), draw_strengths((0.5, 1.0), 50, generator))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---------------------------------------------------------------- the stronger of several losses
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+def test_the_strongest_gradient_is_the_one_of_the_largest_rise(norm):
+    """An independent computation: walk a tiny way along each direction on the linear loss ``<g, f>``."""
+    random = np.random.RandomState(0)
+    groups = [random.randn(6, 5), random.randn(6, 5), random.randn(6, 5) * 3]
+    total = sum(groups)
+    found = strongest_gradients([[torch.tensor(g)] for g in groups], [torch.tensor(total)], norm)[0].numpy()
+    for sample in range(6):
+        rises = []
+        for gradient in groups:
+            direction = np.sign(gradient[sample]) if norm == 'linf' else (
+                gradient[sample] / np.linalg.norm(gradient[sample]))
+            rises.append(float(total[sample] @ direction))
+        np.testing.assert_array_equal(found[sample], groups[int(np.argmax(rises))][sample])
+
+
+def test_levels_of_one_batch_choose_together():
+    """Two levels: apart, each would choose another loss."""
+    first = [torch.tensor([[1.0]]), torch.tensor([[0.1]])]
+    second = [torch.tensor([[0.0]]), torch.tensor([[-5.0]])]
+    total = [a + b for a, b in zip(first, second)]
+    chosen = strongest_gradients([first, second], total)
+    assert [float(c) for c in chosen] == [0.0, -5.0]
+    other_rows = strongest_gradients([[first[0], torch.tensor([[1.0], [1.0]])], [second[0], torch.zeros(2, 1)]],
+                                     [total[0], torch.tensor([[1.0], [1.0]])])
+    assert float(other_rows[0]) == 1.0 and other_rows[1].flatten().tolist() == [1.0, 1.0]
+
+
+def test_a_loss_without_gradient_is_not_chosen():
+    gradient = torch.tensor([[2.0, -1.0]])
+    assert torch.equal(strongest_gradients([[None], [gradient]], [gradient])[0], gradient)
+    assert strongest_gradients([[None]], [None]) == [None]

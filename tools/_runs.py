@@ -1,0 +1,99 @@
+"""Training runs that other tools make: each is trained once, and goes on where it was killed."""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import os.path as osp
+import shutil
+import sys
+import time
+import warnings
+from typing import Any, Callable, Dict, Optional
+
+from _common import build_runner
+
+
+def fingerprint(cfg: Any, data: dict) -> str:
+    """Identify a run by its config and the settings of its data, whatever folder it is written to."""
+    fields = {k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'resume')}
+    return hashlib.sha256(json.dumps([fields, data], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_json(path: str, value: dict) -> None:
+    """Write a file that is either whole or not there."""
+    with open(path + '.part', 'w') as file:
+        json.dump(value, file, indent=2)
+    os.replace(path + '.part', path)
+
+
+def read_json(path: str) -> dict:
+    """Read a file of :func:`write_json`; an empty dict where there is none."""
+    if not osp.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep mmengine's log off the screen; its file in the work folder holds all of it."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try:
+                yield
+            except Exception:
+                sys.__stderr__.write(errors.getvalue())
+                raise
+
+
+def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], None]] = None,
+               hooks: tuple = ()) -> Dict[str, Any]:
+    """Train a config in its ``work_dir``, or read its result where it is finished.
+
+    Args:
+        cfg: As ``tools/train.py`` would train it, with ``resume`` set.
+        data: Settings of data that were made for the run; with the config they identify it.
+        on_epoch: Called after every epoch with its number and the loss.
+        hooks: Further mmengine hooks.
+
+    Returns:
+        ``metrics``: numbers of the last validation by name; ``reused``: whether the run was finished before.
+    """
+    result_path, start_path = (osp.join(cfg.work_dir, name) for name in ('result.json', 'started.json'))
+    identity = fingerprint(cfg, data)
+    result = read_json(result_path)
+    if result.get('fingerprint') == identity:
+        return dict(metrics=result['metrics'], reused=True)
+    started = read_json(start_path)
+    if started and started.get('fingerprint') != identity:
+        shutil.rmtree(cfg.work_dir)  # a run with other settings
+    os.makedirs(cfg.work_dir, exist_ok=True)
+    write_json(start_path, dict(fingerprint=identity))
+    from mmengine.hooks import Hook
+    found: Dict[str, float] = {}
+
+    class Report(Hook):
+
+        def after_train_epoch(self, runner) -> None:
+            if on_epoch is not None:
+                on_epoch(runner.epoch + 1, float(runner.message_hub.get_scalar('train/loss').current()))
+
+        def after_val_epoch(self, runner, metrics=None) -> None:
+            found.update({k: float(v) for k, v in metrics.items()})
+
+    with quiet():
+        from _cpu import adapt_to_cpu
+        cfg.experiment_name = f'run_{time.time_ns()}'
+        adapt_to_cpu(cfg)
+        runner = build_runner(cfg)
+        for hook in (Report(), *hooks):
+            runner.register_hook(hook)
+        runner.train()
+        if not found:  # killed between the last epoch and its validation
+            runner.val()
+    write_json(result_path, dict(metrics=found, fingerprint=identity))
+    return dict(metrics=found, reused=False)
