@@ -104,12 +104,12 @@ class AFANConfig:
             if tap is not None:
                 where = f'afan.taps.{name}'
                 built[name] = build_dataclass(TapConfig, tap, where)
-        modules: Dict[str, str] = {}
+        places: Dict[Any, str] = {}
         for name, config in built.items():
-            if config.module in modules:
-                raise ValueError(f'afan.taps.{name}.module must differ from that of '
-                                 f'afan.taps.{modules[config.module]}, both are {config.module!r}')
-            modules[config.module] = name
+            other = places.setdefault((config.module, config.at), name)
+            if other != name:
+                raise ValueError(f'afan.taps.{name}.module must differ from that of afan.taps.{other}, both are '
+                                 f'{config.module!r}')
         learn = value.get('learn_strengths')
         if learn is not None:
             learn = build_dataclass(LearnStrengthsConfig, learn, 'afan.learn_strengths')

@@ -10,6 +10,7 @@ from .validation import check_choice, check_integer, check_number, fail, is_numb
 
 STEP_UNITS = ('absolute', 'std')
 STRENGTH_SAMPLINGS = ('all', 'random')
+SIDES = ('output', 'input')
 DIRECTIONS = ('gradient', 'random_sign')
 
 
@@ -20,6 +21,8 @@ class TapConfig:
     Attributes:
         module: Dotted name of the module whose output is perturbed, e.g. ``'backbone.layer1'``; or
             ``'inputs'`` for the preprocessed images (adversarial training of the input, AdvProp's way).
+        at: ``'output'`` or ``'input'`` of the module; the input is for features that no module returns, such as a
+            concatenation.
         step_size: Length of one attack step, in ``step_unit``; 0 runs the same passes unperturbed.
         step_unit: ``'absolute'`` (the feature's own values, as the authors) or ``'std'`` (multiples of each
             sample's standard deviation over its whole feature, portable across taps and dtypes).
@@ -48,6 +51,7 @@ class TapConfig:
     """
     module: str
     step_size: float
+    at: str = 'output'
     step_unit: str = 'absolute'
     num_steps: int = 1
     radius: Optional[float] = None
@@ -72,6 +76,7 @@ class TapConfig:
         if not isinstance(self.module, str) or not self.module:
             fail(f'{w}.module', self.module, "the dotted name of a module, such as 'backbone.layer1'")
         check_number(f'{w}.step_size', self.step_size, 'a finite number of at least 0', 0)
+        check_choice(f'{w}.at', self.at, SIDES)
         check_choice(f'{w}.step_unit', self.step_unit, STEP_UNITS)
         check_integer(f'{w}.num_steps', self.num_steps, 1)
         check_choice(f'{w}.norm', self.norm, NORMS)

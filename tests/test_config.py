@@ -46,6 +46,8 @@ WRONG_TAP_FIELDS = [
     ('step_size', '0.1', 'a finite number'),
     ('step_size', True, 'a finite number'),
     ('step_size', None, 'a finite number'),
+    ('at', 'middle', "('output', 'input')"),
+    ('at', 'inputs', "did you mean 'input' or"),
     ('step_unit', 'pixels', "('absolute', 'std')"),
     ('step_unit', 'absolut', "did you mean 'absolute'?"),
     ('num_steps', 0, 'an integer of at least 1'),
@@ -385,7 +387,7 @@ def test_defaults():
     config = AFANConfig.from_dict(afan())
     tap = config.taps['s']
     assert dataclasses.asdict(tap) == dict(
-        module='backbone.layer1', where='afan.taps.s', step_size=0.1, step_unit='absolute', num_steps=1,
+        module='backbone.layer1', where='afan.taps.s', step_size=0.1, at='output', step_unit='absolute', num_steps=1,
         radius=None, norm='linf', random_start=False, clamp=None, direction='gradient',
         strengths=(1.0, ), strength_sampling='all', reinject=(False, ), moments='channel',
         num_groups=32, channel_dim=None, weight=(1.0, ), losses=None, attack_losses=None, fraction=1.0)

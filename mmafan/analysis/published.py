@@ -94,13 +94,14 @@ def record_head(model: Any, batch: Batch, run: Callable[[Batch], Losses], name: 
     """Run the forward up to the tap's first output and no further."""
     # Proposals and RoIs are drawn anew wherever they come after the tap.
     calls = [call._replace(paired=False) for call in model._watched_calls()]
-    recording = Recording(model, {name: tap.module}, batch.size, calls=calls, idle={})
+    recording = Recording(model, {name: tap}, batch.size, calls=calls, idle={})
 
     def stop(*_: Any) -> None:
         raise _Reached
 
     with recording:
-        handle = model.get_submodule(tap.module).register_forward_hook(stop)
+        module = model.get_submodule(tap.module)
+        handle = (module.register_forward_hook if tap.at == 'output' else module.register_forward_pre_hook)(stop)
         try:
             run(batch)
         except _Reached:

@@ -70,19 +70,22 @@ class Clock:
 class TailProbe:
     """Measure each tail's share of a training step of the stock model.
 
-    The tail begins when the tap's module has returned for the first time and ends when the gradient
+    The tail begins when the tap's module has returned (or is entered) for the first time and ends when the gradient
     has come back to all of its outputs. For the tap at the inputs everything is tail.
 
     Args:
         model: The stock model.
         taps: Tap name to dotted module name.
         clock: Of the model's device.
+        at_input: Names of the taps at the input of their module.
 
     Attributes:
         shares: For each tap the shares of the steps so far, each in (0, 1].
     """
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, model: nn.Module, taps: Mapping[str, str], clock: Clock,
+                 at_input: Sequence[str] = ()) -> None:
+        self._at_input = tuple(at_input)
         self.model, self.taps, self.clock = model, dict(taps), clock
         self.shares: Dict[str, List[float]] = {name: [] for name in taps}
         self._left: Dict[str, Any] = {}
@@ -95,11 +98,15 @@ class TailProbe:
             ValueError: If no gradient comes to a tap.
         """
         self._left, self._back = {}, {}
-        handles = [
-            self.model.get_submodule(path).register_forward_hook(
-                functools.partial(self._leave, name)) for name, path in self.taps.items()
-            if path != INPUTS
-        ]
+        handles = []
+        for name, path in self.taps.items():
+            if path == INPUTS:
+                continue
+            module = self.model.get_submodule(path)
+            if name in self._at_input:
+                handles.append(module.register_forward_pre_hook(functools.partial(self._enter, name)))
+            else:
+                handles.append(module.register_forward_hook(functools.partial(self._leave, name)))
         begin = self.clock.mark()
         try:
             step()
@@ -114,6 +121,9 @@ class TailProbe:
             share = 1.0 if path == INPUTS else self.clock.seconds(self._left[name],
                                                                   self._back[name]) / whole
             self.shares[name].append(share)
+
+    def _enter(self, name: str, module: nn.Module, args: Any) -> None:
+        self._leave(name, module, None, args)
 
     def _leave(self, name: str, _: nn.Module, __: Any, output: Any) -> None:
         self._left.setdefault(name, self.clock.mark())

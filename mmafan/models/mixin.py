@@ -214,12 +214,11 @@ class AFANModelMixin(AdversarialPasses):
                 print_log("afan.batch_norm='separate' without AdvFeatureHook: the auxiliary norms will not be in the "
                           'checkpoints, and a resumed run starts them anew', logger='current', level=logging.WARNING)
         taps = runtime.taps if runtime.checked else runtime.config.taps
-        paths = {name: tap.module for name, tap in taps.items()}
-        recording = Recording(self, paths, batch.size, runtime.config.replay,  # type: ignore[arg-type]
+        recording = Recording(self, taps, batch.size, runtime.config.replay,  # type: ignore[arg-type]
                               runtime.changed_in_place, self._watched_calls(), runtime.idle_calls,
                               runtime.changed_state)
         with recording:
-            if INPUTS in paths.values():
+            if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
             losses = run(batch)
         if not runtime.checked:

@@ -1,9 +1,9 @@
 """Record a clean pass at its taps, and replay its head in an adversarial pass.
 
-A *tap* is the output of one module; what runs before it is the *head* and what runs after it the *tail*. While a clean
-pass is recorded, every module that has finished when a tap is reached leaves its output behind. In an adversarial pass
-those modules return what they left (detached), the tap's module returns a perturbed feature, and only the tail really
-runs, with the random draws of the clean pass. Nothing here knows a model's forward.
+A *tap* is the output of one module, or its input; what runs before it is the *head* and what runs after it the *tail*.
+While a clean pass is recorded, every module that has finished when a tap is reached leaves its output behind. In an
+adversarial pass those modules return what they left (detached), a perturbed feature is at the tap, and only the tail
+really runs, with the random draws of the clean pass. Nothing here knows a model's forward.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import torch
 from torch import Tensor, nn
 
+from ..tap_config import SIDES, TapConfig
 from .batch import map_tensors, tensors_of
 from .calls import Patches, WatchedCall, snapshot, tensors_in
 from .forward_state import Place, changed_places, forward_state, read_places, read_state
@@ -26,7 +27,7 @@ class Recording:
 
     Args:
         model: The model whose forward is run inside.
-        taps: Tap name to dotted module name, or ``'inputs'``.
+        taps: The taps by name.
         size: Number of samples in the batch.
         keep_head: Record the head for replay; False makes :meth:`replay` run it again.
         changed: Names of the modules whose outputs operations in place change later, so that copies are kept; None
@@ -37,7 +38,7 @@ class Recording:
             did, and leave it alone. None finds out, in :attr:`changed_state`.
     """
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, str], size: int, keep_head: bool = True,
+    def __init__(self, model: nn.Module, taps: Mapping[str, TapConfig], size: int, keep_head: bool = True,
                  changed: Optional[Set[str]] = None, calls: Sequence[WatchedCall] = (),
                  idle: Optional[Dict[str, Set[int]]] = None,
                  changed_state: Optional[List[Place]] = None) -> None:
@@ -49,8 +50,10 @@ class Recording:
         self._num_hidden = 0
         self.size = size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
-        self._modules = {name: model.get_submodule(path) for name, path in taps.items() if path != INPUTS}
-        self._names = {id(module): name for name, module in self._modules.items()}
+        self._modules = {name: model.get_submodule(tap.module) for name, tap in taps.items() if tap.module != INPUTS}
+        self._names: Dict[str, Dict[int, str]] = {side: {
+            id(module): name for name, module in self._modules.items() if taps[name].at == side} for side in SIDES}
+        self._taps = dict(taps)
         self._keep_head = keep_head
         self._frames: List[Tuple[Any, Records]] = [(None, [])]
         self._waiting = set(self._modules)
@@ -65,9 +68,11 @@ class Recording:
         for module in self._model.modules():
             if module is self._model or module is skipped:
                 continue
+            if id(module) in self._names['input']:
+                self._handles.append(module.register_forward_pre_hook(self._enter_tap, with_kwargs=True))
             if self._keep_head and next(module.children(), None) is not None:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
-            if self._keep_head or id(module) in self._names:
+            if self._keep_head or id(module) in self._names['output']:
                 self._handles.append(module.register_forward_hook(self._finish))
         first = self.changed_state is None
         self._state = read_state(self._model) if first else read_places(self._model, self.changed_state or [])
@@ -113,8 +118,14 @@ class Recording:
             while self._frames.pop()[0] is not owner:  # frames of calls that ended in an exception
                 pass
 
+    def _enter_tap(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if self._num_hidden:
+            return None
+        own = map_tensors(Tensor.clone, (args, kwargs))  # what else consumes the tensors is no part of the tail
+        return self._reach_tap(self._names['input'][id(module)], own)
+
     def _finish(self, module: nn.Module, _: Any, output: Any) -> Any:
-        name = self._names.get(id(module))
+        name = self._names['output'].get(id(module))
         if self._num_hidden or name is None and not self._waiting:
             return None
         self._close_frame(module)
@@ -138,6 +149,8 @@ class Recording:
 
     def _watched(self, call: WatchedCall, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Make the method that records a call; what runs inside a paired one is no part of any pass."""
+        number = self._calls.index(call)
+        needed = call.paired or self.idle is None or any(number in found for found in self.idle.values())
 
         def method(*args: Any, **kwargs: Any) -> Any:
             if self._num_hidden:
@@ -152,12 +165,13 @@ class Recording:
                 self._open_frame(call)
                 output = stock(*args, **kwargs)
                 self._close_frame(call)
-            live = tensors_in(output) if self.idle is None and not call.paired else ()
-            record = Record(call.owner, call.name, snapshot(Tensor.detach, output), live=live,
-                            random_state=RandomState())
-            self._call_records[call.key].append(record)
-            if self._waiting:
-                self._append(record, output)
+            if needed or self._waiting:
+                live = tensors_in(output) if self.idle is None and not call.paired else ()
+                record = Record(call.owner, call.name, snapshot(Tensor.detach, output), live=live,
+                                random_state=RandomState())
+                self._call_records[call.key].append(record)
+                if self._waiting:
+                    self._append(record, output)
             return output
 
         return method
@@ -178,8 +192,8 @@ class Recording:
         idle = (self.idle or {}).get(name, ())
         calls = [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
                  if self._call_records[call.key] and (call.paired or number in idle)]
-        return Replay(name, self._modules.get(name), self.captures[name], features, kind, batch_norm,
-                      (self._start, self._end), self.size, indices, with_grad, calls,
+        return Replay(name, self._modules.get(name), self._taps[name].at, self.captures[name], features, kind,
+                      batch_norm, (self._start, self._end), self.size, indices, with_grad, calls,
                       forward_state(self._model, self._state))
 
     def find_idle(self, total: Tensor) -> Set[int]:

@@ -20,6 +20,7 @@ class Replay:
     Args:
         name: Name of the tap, for messages.
         module: Module of the tap; None for the model inputs, where everything is tail.
+        at: ``'output'`` or ``'input'`` of the module.
         capture: What the clean pass left at the tap.
         features: What the tap's module returns: one tensor for each of ``capture.features``.
         kind: ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``.
@@ -35,13 +36,13 @@ class Replay:
         RuntimeError: If the pass does not reach the tap as often as the clean one.
     """
 
-    def __init__(self, name: str, module: Optional[nn.Module], capture: TapCapture, features: Sequence[Tensor],
+    def __init__(self, name: str, module: Optional[nn.Module], at: str, capture: TapCapture, features: Sequence[Tensor],
                  kind: PassKind, batch_norm: str, streams: Tuple[RandomState, RandomState], size: int,
                  indices: Optional[Tensor] = None, with_grad: bool = True,
                  calls: Sequence[Tuple[WatchedCall, Records]] = (),
                  protection: Optional[ContextManager[None]] = None) -> None:
         self._calls_to_replay, self._protection = calls, protection or nullcontext()
-        self._name, self._module, self._capture = name, module, capture
+        self._name, self._module, self._at, self._capture = name, module, at, capture
         self._state, self._with_grad = (kind, batch_norm), with_grad
         self._start, self._end = streams
         self._size, self._indices = size, indices
@@ -66,6 +67,7 @@ class Replay:
             if key not in everywhere:
                 self._patches.set(records[0].owner, records[0].name,
                                   replayed(records, self._indices, self._size))
+        self._stock_forward = self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
         return self
 
@@ -85,7 +87,11 @@ class Replay:
         if self._calls > len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran more often in an adversarial pass than the "
                                f'{len(self._outputs)} times of the clean one')
-        return self._outputs[self._calls - 1]
+        output = self._outputs[self._calls - 1]
+        if self._at == 'output':
+            return output
+        args, kwargs = output
+        return self._stock_forward(*args, **kwargs)
 
     def _begin_tail(self) -> None:
         self._stack.enter_context(running_pass(*self._state))

@@ -39,7 +39,7 @@ def attack_features(model: Any, data: dict, tap: str) -> Tuple[Tensor, Tensor]:
             with model.afan.entered():
                 return model(*batch.args, **batch.kwargs, mode='loss')
 
-        recording = Recording(model, {tap: taps[tap].module}, batch.size)
+        recording = Recording(model, {tap: taps[tap]}, batch.size)
         with recording, torch.enable_grad():
             if taps[tap].module == INPUTS:
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))

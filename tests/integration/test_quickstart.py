@@ -16,16 +16,19 @@ pytest.importorskip('matplotlib', reason='the report has pictures')
 
 
 @pytest.fixture
-def quickstart(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / 'tools'))
-    monkeypatch.setenv('LOCAL_RANK', '0')  # the tools set it, and the other tests must not see that
-    return importlib.import_module('quickstart')
+def report(tools):
+    return tools('quickstart_report')
 
 
 @pytest.fixture
-def report(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / 'tools'))
-    return importlib.import_module('quickstart_report')
+def task(tools):
+    return tools('quickstart_classification').TASK
+
+
+@pytest.fixture
+def detection(tools):
+    pytest.importorskip('mmdet', reason='the configs inherit from those of mmdet')
+    return tools('quickstart_detection').TASK
 
 
 COST = dict(
@@ -35,32 +38,44 @@ COST = dict(
     ratios=dict(afan_over_baseline=2.358))
 
 
-def fake_results(baseline, afan):
-    return {arm: [dict(accuracy=v, command=f'train {arm} {seed}', reused=False) for seed, v in enumerate(values)]
+def fake_results(task, baseline, afan):
+    """One value per seed; every further metric is larger by 10."""
+    return {arm: [dict(metrics={m.key: v + 10 * i for i, m in enumerate(task.metrics)},
+                       command=f'train {arm} {seed}', reused=False) for seed, v in enumerate(values)]
             for arm, values in (('baseline', baseline), ('afan', afan))}
 
 
-def row(text, beginning):
-    lines = [line for line in text.splitlines() if line.startswith(f'| {beginning}')]
-    assert len(lines) == 1, lines
-    return [cell.strip() for cell in lines[0].strip('|').split('|')]
+def write(report, task, folder, baseline, afan, pictures='## Pictures\n'):
+    return report.write_report(task, str(folder), fake_results(task, baseline, afan), COST, 60, pictures, 12.3)
 
 
-def test_numbers_in_the_table(report, tmp_path):
-    text = report.write_report(str(tmp_path), fake_results([90.0, 92.0, 94.0], [91.0, 92.0, 92.0]), COST, 60, 12.3)
+def test_numbers_in_the_table(report, task, tmp_path, read_row):
+    text = write(report, task, tmp_path, [90.0, 92.0, 94.0], [91.0, 92.0, 92.0])
     assert (tmp_path / 'report.md').read_text() == text
-    assert row(text, 'baseline: test')[1] == '92.00 ± 2.00'
-    assert row(text, 'A-FAN: test')[1] == '91.67 ± 0.58'
-    assert row(text, 'A-FAN minus')[1] == '-0.33 ± 1.53 (+1.00, +0.00, -2.00)'
-    assert row(text, 'measured cost')[1] == '2.36'
-    assert row(text, 'theoretical cost')[1].startswith('2.30 (tap `stage1`: tau = 0.65, 2 passes)')
-    assert row(text, 'median step')[1] == '10.0 and 23.0'
+    assert read_row(text, 'baseline: test')[1] == '92.00 ± 2.00'
+    assert read_row(text, 'A-FAN: test')[1] == '91.67 ± 0.58'
+    assert read_row(text, 'A-FAN minus')[1] == '-0.33 ± 1.53 (+1.00, +0.00, -2.00)'
+    assert read_row(text, 'measured cost')[1] == '2.36'
+    assert read_row(text, 'theoretical cost')[1].startswith('2.30 (tap `stage1`: tau = 0.65, 2 passes)')
+    assert read_row(text, 'median step')[1] == '10.0 and 23.0'
 
 
-def test_every_number_has_its_command(report, tmp_path):
-    text = report.write_report(str(tmp_path), fake_results([90.0, 92.0], [91.0, 92.0]), COST, 60, 12.3)
-    rows = [line for line in text.splitlines() if line.startswith('| ') and any(c.isdigit() for c in line)]
-    assert len(rows) == 6 + 4
+def test_every_metric_has_its_rows(report, detection, tmp_path, read_row):
+    text = write(report, detection, tmp_path, [40.0, 42.0], [41.0, 42.0])
+    assert read_row(text, 'baseline: test mAP')[1] == '41.00 ± 1.41'
+    assert read_row(text, 'baseline: test AP50')[1] == '51.00 ± 1.41'
+    assert read_row(text, 'A-FAN minus baseline: test AP50')[1] == '+0.50 ± 0.71 (+1.00, +0.00)'
+    assert read_row(text, 'baseline | 1 ') == ['baseline', '1', '42.00', '52.00', '`train baseline 1`']
+    assert '## Pictures' in text
+
+
+@pytest.mark.parametrize('name', ['task', 'detection'])
+def test_every_number_has_its_command(report, tmp_path, name, request):
+    task = request.getfixturevalue(name)
+    text = write(report, task, tmp_path, [90.0, 92.0], [91.0, 92.0])
+    rows = [line for line in text.splitlines() if line.startswith('| ') and any(c.isdigit() for c in line)
+            and not line.startswith('| arm')]
+    assert len(rows) == 3 * len(task.metrics) + 3 + 4
     assert all(re.search(r'`[^`]+` \|$', line) for line in rows)
 
 
@@ -93,7 +108,8 @@ def test_progress_is_one_line_on_a_terminal(quickstart):
     assert '100%' in stream.getvalue().split('\r')[-1]
 
 
-@pytest.mark.parametrize('arguments, word', [(['detection'], 'classification'), (['segmentation'], 'classification'),
+@pytest.mark.parametrize('arguments, word', [(['segmentation'], 'classification and detection'),
+                                             (['translation'], 'classification and detection'),
                                              (['--seeds', '0'], '--seeds'), (['--epochs', '0'], '--epochs')])
 def test_what_cannot_run_is_one_sentence(quickstart, capsys, arguments, word):
     with pytest.raises(SystemExit) as error:
@@ -104,9 +120,11 @@ def test_what_cannot_run_is_one_sentence(quickstart, capsys, arguments, word):
     assert word in lines[0]
 
 
-def test_commands_of_the_report_can_be_parsed(quickstart, repo, report):
+@pytest.mark.parametrize('name', ['task', 'detection'])
+def test_commands_of_the_report_can_be_parsed(quickstart, repo, name, request):
     import shlex
-    words = shlex.split(report.COST_COMMAND)
+    task = request.getfixturevalue(name)
+    words = shlex.split(task.cost_command)
     assert (repo / words[1]).is_file()
     assert (repo / words[2]).is_file()
     sys.path.insert(0, str(repo / 'tools' / 'analysis_tools'))
@@ -114,25 +132,37 @@ def test_commands_of_the_report_can_be_parsed(quickstart, repo, report):
         args = importlib.import_module('step_cost').parse_args(words[2:])
     finally:
         sys.path.pop(0)
-    assert (args.repeats, args.threads) == (quickstart.COST_REPEATS, 1)
+    assert (args.repeats, args.threads) == (task.cost_repeats, 1)
 
 
-def test_settings_tell_runs_apart(quickstart, tmp_path):
-    make = quickstart.make_config
-    one = make(quickstart.train_command('afan', 0, 2, str(tmp_path)))
-    assert quickstart.fingerprint(one) == quickstart.fingerprint(
-        make(quickstart.train_command('afan', 0, 2, str(tmp_path / 'elsewhere'))))
+def test_every_task_is_found_by_its_name(quickstart):
+    tasks = [quickstart.load_task(name) for name in quickstart.TASKS]
+    assert [task.name for task in tasks] == list(quickstart.TASKS) == ['classification', 'detection']
+    assert len({task.work_dir for task in tasks}) == len(tasks)
+    for task in tasks:
+        assert list(task.arms) == list(task.epoch_cost) == ['baseline', 'afan']
+
+
+@pytest.mark.parametrize('name', ['task', 'detection'])
+def test_settings_tell_runs_apart(runs, name, request, tmp_path):
+    task = request.getfixturevalue(name)
+
+    def identity(arm, seed, epochs, folder, data=None):
+        return runs.fingerprint(runs.make_config(runs.train_command(task, arm, seed, epochs, str(folder))), data or {})
+
+    one = identity('afan', 0, 2, tmp_path)
+    assert one == identity('afan', 0, 2, tmp_path / 'elsewhere')
     for other in (('baseline', 0, 2), ('afan', 1, 2), ('afan', 0, 3)):
-        assert quickstart.fingerprint(one) != quickstart.fingerprint(
-            make(quickstart.train_command(*other, str(tmp_path))))
+        assert one != identity(*other, tmp_path)
+    assert one != identity('afan', 0, 2, tmp_path, dict(num_train=7))
 
 
 @pytest.mark.slow
-def test_whole_demo(quickstart, tmp_path):
-    text = quickstart.run_classification(str(tmp_path), seeds=1, epochs=1)
-    accuracy = {name: float(row(text, f'{name}: test')[1]) for name in ('baseline', 'A-FAN')}
+def test_whole_demo(quickstart, task, tmp_path, read_row):
+    text = quickstart.run_demo(task, str(tmp_path), seeds=1, epochs=1)
+    accuracy = {name: float(read_row(text, f'{name}: test')[1]) for name in ('baseline', 'A-FAN')}
     assert all(0 < value < 100 for value in accuracy.values())
-    ratio, theory = (float(row(text, f'{name} cost')[1].split()[0]) for name in ('measured', 'theoretical'))
+    ratio, theory = (float(read_row(text, f'{name} cost')[1].split()[0]) for name in ('measured', 'theoretical'))
     assert 1 < theory < 3
     assert 1 < ratio < 6
     for picture in ('curves.png', 'features.png'):
@@ -142,11 +172,11 @@ def test_whole_demo(quickstart, tmp_path):
     assert len(logs) == 1
     assert 'adv_stage1_1.loss' in logs[0].read_text()
     stored = json.loads((tmp_path / 'afan' / 'seed_0' / 'result.json').read_text())
-    assert stored['accuracy'] == pytest.approx(accuracy['A-FAN'], abs=0.01)
+    assert stored['metrics']['accuracy/top1'] == pytest.approx(accuracy['A-FAN'], abs=0.01)
 
 
 @pytest.mark.slow
-def test_arms_start_alike_and_finished_runs_are_not_repeated(quickstart, tmp_path):
+def test_arms_start_alike_and_finished_runs_are_not_repeated(runs, task, tmp_path):
     import torch
     from mmengine.hooks import Hook
     seen = []
@@ -158,20 +188,20 @@ def test_arms_start_alike_and_finished_runs_are_not_repeated(quickstart, tmp_pat
                 inputs = torch.stack([i.float() for i in data_batch['inputs']])
                 seen.append((inputs, [p.detach().clone() for p in runner.model.parameters()]))
 
-    results = [quickstart.train_run(arm, 0, 1, str(tmp_path), hooks=(Look(), )) for arm in ('baseline', 'afan')]
+    results = [runs.train_run(task, arm, 0, 1, str(tmp_path), hooks=(Look(), )) for arm in ('baseline', 'afan')]
     assert [r['reused'] for r in results] == [False, False]
     (images, weights), (other_images, other_weights) = seen
     assert torch.equal(images, other_images)
     assert len(weights) == len(other_weights)
     assert all(torch.equal(a, b) for a, b in zip(weights, other_weights))
-    again = quickstart.train_run('baseline', 0, 1, str(tmp_path), hooks=(Look(), ))
+    again = runs.train_run(task, 'baseline', 0, 1, str(tmp_path), hooks=(Look(), ))
     assert again['reused']
-    assert again['accuracy'] == results[0]['accuracy']
+    assert again['metrics'] == results[0]['metrics']
     assert len(seen) == 2
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on(quickstart, tmp_path):
+def test_killed_run_goes_on(runs, task, tmp_path):
     from mmengine.hooks import Hook
 
     class Kill(Hook):
@@ -182,10 +212,10 @@ def test_killed_run_goes_on(quickstart, tmp_path):
                 raise KeyboardInterrupt
 
     epochs = []
-    straight = quickstart.train_run('baseline', 0, 4, str(tmp_path / 'straight'))
+    straight = runs.train_run(task, 'baseline', 0, 4, str(tmp_path / 'straight'))
     with pytest.raises(KeyboardInterrupt):
-        quickstart.train_run('baseline', 0, 4, str(tmp_path / 'killed'), hooks=(Kill(), ))
-    resumed = quickstart.train_run('baseline', 0, 4, str(tmp_path / 'killed'), lambda epoch, _: epochs.append(epoch))
+        runs.train_run(task, 'baseline', 0, 4, str(tmp_path / 'killed'), hooks=(Kill(), ))
+    resumed = runs.train_run(task, 'baseline', 0, 4, str(tmp_path / 'killed'), lambda epoch, _: epochs.append(epoch))
     assert epochs == [3, 4]
-    assert resumed['accuracy'] == straight['accuracy']
+    assert resumed['metrics'] == straight['metrics']
     assert not os.path.exists(tmp_path / 'killed' / 'baseline' / 'seed_0' / 'result.json.part')

@@ -8,23 +8,30 @@ from __future__ import annotations
 import torch
 
 
-def _with_output(module, replacement, run):
+def _with_output(module, replacement, run, at='output'):
     """Run with the module's output replaced; the replacement is a constant, so nothing before it gets a gradient."""
-    handle = module.register_forward_hook(lambda *_: replacement)
+    if at == 'input':
+        handle = module.register_forward_pre_hook(lambda *_: (replacement, ))
+    else:
+        handle = module.register_forward_hook(lambda *_: replacement)
     try:
         return run()
     finally:
         handle.remove()
 
 
-def _capture(module, run):
+def _capture(module, run, at='output'):
     kept = []
 
     def hook(_, __, output):
         kept.append(output)
         return output.clone()  # an in-place operation after the tap must not change what was kept
 
-    handle = module.register_forward_hook(hook)
+    def pre_hook(_, args):
+        kept.append(args[0])
+        return (args[0].clone(), )
+
+    handle = module.register_forward_hook(hook) if at == 'output' else module.register_forward_pre_hook(pre_hook)
     try:
         return run(), kept[0]
     finally:
@@ -40,7 +47,7 @@ def _sum(losses, names=None):
 
 
 def naive_step(model, data, module_name, *, step_size, strengths, reinject, weights, clean_weight=1.0, num_steps=1,
-               radius=None, norm='linf', seed=0, head=(), losses=None):
+               radius=None, norm='linf', seed=0, head=(), losses=None, at='output'):
     """Return ``(total loss, adversarial losses)`` and leave the gradients of one step in the parameters.
 
     Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules
@@ -56,13 +63,13 @@ def naive_step(model, data, module_name, *, step_size, strengths, reinject, weig
     def run():
         return _sum(run_all(), losses)
 
-    clean_losses, feature = _capture(module, run_all)
+    clean_losses, feature = _capture(module, run_all, at)
     clean_loss = _sum(clean_losses)
     clean = feature.detach()
     adversarial = clean.clone()
     for _ in range(num_steps):
         point = adversarial.detach().requires_grad_()
-        gradient, = torch.autograd.grad(_with_output(module, point.clone(), run), point)
+        gradient, = torch.autograd.grad(_with_output(module, point.clone(), run, at), point)
         if norm == 'linf':
             adversarial = point.detach() + step_size * torch.sign(gradient)
             if radius is not None:
@@ -85,7 +92,7 @@ def naive_step(model, data, module_name, *, step_size, strengths, reinject, weig
             mu, sigma = clean.mean(1, keepdim=True), (clean.var(1, keepdim=True) + 1e-5).sqrt()
             mu_i, sigma_i = perturbed.mean(1, keepdim=True), (perturbed.var(1, keepdim=True) + 1e-5).sqrt()
             perturbed = sigma_i * (clean - mu) / sigma + mu_i
-        terms.append(_with_output(module, perturbed, run))
+        terms.append(_with_output(module, perturbed, run, at))
         total = total + weight * terms[-1]
     for parameter in frozen:
         parameter.requires_grad_(True)

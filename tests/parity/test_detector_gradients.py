@@ -25,6 +25,8 @@ CASES = [
     pytest.param('mask_rcnn', f'{ROI}.1', (), dict(STRENGTHS, losses=ROI_LOSSES), id='mask_rcnn-roi'),
     pytest.param('mask_rcnn', 'roi_head.mask_head.convs.0', (), dict(STRENGTHS, losses=('loss_mask', )),
                  id='mask_rcnn-mask'),
+    pytest.param('faster_rcnn', 'roi_head.bbox_head.shared_fcs.1', (),
+                 dict(STRENGTHS, at='input', losses=ROI_LOSSES), id='faster_rcnn-roi-input'),
     pytest.param('retinanet', TAPS['retinanet'], STEM, STRENGTHS, id='retinanet-backbone'),
     pytest.param('rtmdet', TAPS['rtmdet'], RTMDET_STEM, STRENGTHS, id='rtmdet-backbone'),
     pytest.param('dino', TAPS['dino'], STEM, STRENGTHS, id='dino-backbone'),
@@ -118,7 +120,8 @@ def test_both_schedules_equal_the_naive_reference(name, tap, head, recipe):
     total, terms = naive_step(
         reference, data, tap, step_size=recipe['step_size'], strengths=strengths,
         reinject=recipe.get('reinject', (False, ) * len(strengths)), weights=weights, clean_weight=0.8,
-        num_steps=recipe.get('num_steps', 1), head=head, losses=recipe.get('losses'))
+        num_steps=recipe.get('num_steps', 1), head=head, losses=recipe.get('losses'),
+        at=recipe.get('at', 'output'))
     expected = gradients_of(reference)
     for schedule in ('two_phase', 'single_graph'):
         found, log = step_gradients(make(name, tap, schedule, recipe), data)

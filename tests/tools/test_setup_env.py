@@ -247,12 +247,21 @@ def test_wrong_option_is_named(sandbox: Sandbox, arguments: list[str], parts: li
 
 
 @pytest.mark.parametrize('task, parts', [
-    ('detection', ['no detection demo', 'classification']),
-    ('segmentation', ['no segmentation demo', 'classification']),
-    ('translation', ["unknown demo 'translation'", 'classification']),
+    ('segmentation', ['no segmentation demo', 'classification and detection']),
+    ('translation', ["unknown demo 'translation'", 'classification and detection']),
 ])
 def test_quickstart_says_which_demos_exist(sandbox: Sandbox, task: str, parts: list[str]) -> None:
     assert_one_sentence(sandbox.run('quickstart.sh', task), *parts)
+
+
+@pytest.mark.parametrize('arguments, given', [
+    ([], '--lite'), (['--seeds', '1'], '--lite'), (['classification'], '--lite'), (['detection', '--seeds', '1'], ''),
+])
+def test_quickstart_waits_for_the_operators_where_they_are_needed(
+        sandbox: Sandbox, arguments: list[str], given: str) -> None:
+    (sandbox.root / 'tools' / 'setup_env.sh').write_text('echo "given: $*"; exit 3\n')
+    result = sandbox.run('quickstart.sh', *arguments)
+    assert (result.returncode, result.stdout.strip()) == (3, f'given: {given}'.strip())
 
 
 # --------------------------------------------------------------------------- preconditions

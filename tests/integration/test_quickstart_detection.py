@@ -1,0 +1,112 @@
+"""The detection demo with few scenes: from nothing to the report, and that a killed run goes on."""
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmcv.ops', reason='detectors use its operators')
+pytest.importorskip('mmdet', reason='the demo trains a model of mmdet')
+pytest.importorskip('sklearn', reason='the scenes are made of its digits')
+pytest.importorskip('matplotlib', reason='the report has pictures')
+
+
+@pytest.fixture
+def task(tools, tmp_path, monkeypatch):
+    """The demo on 16 scenes, in a folder of its own."""
+    from mmafan.datasets.scene_files import write_scenes
+    monkeypatch.chdir(tmp_path)
+    return dataclasses.replace(
+        tools('quickstart_detection').TASK, prepare=lambda: write_scenes(num_train=16, num_test=8), cost_repeats=2)
+
+
+def test_demo_writes_the_scenes_that_the_configs_read(tools, repo, tmp_path, monkeypatch):
+    from mmengine.config import Config
+    monkeypatch.chdir(tmp_path)
+    module = tools('quickstart_detection')
+    settings = module.prepare()
+    assert settings == json.loads((tmp_path / 'data/digit_scenes/settings.json').read_text())
+    counts = f"on {settings['num_train']} training and {settings['num_test']} test scenes"
+    assert counts in ' '.join(module.TASK.setting.split())
+    cfg = Config.fromfile(str(repo / module.TASK.arms['baseline']))
+    for loader, count in ((cfg.train_dataloader, settings['num_train']), (cfg.val_dataloader, settings['num_test'])):
+        annotations = tmp_path / loader.dataset.data_root / loader.dataset.ann_file
+        assert len(json.loads(annotations.read_text())['images']) == count
+
+
+def test_boxes_are_drawn_where_they_are(tools):
+    from mmdet.visualization import DetLocalVisualizer
+    from mmengine.structures import InstanceData
+    module = tools('quickstart_detection')
+    visualizer = DetLocalVisualizer(line_width=2, alpha=1)
+    visualizer.dataset_meta = dict(classes=tuple('0123456789'))
+    instances = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 20.0, 24.0]]), labels=torch.tensor([3]))
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    image[0] = 200  # blue
+    picture = module.draw_instances(visualizer, image, instances)
+    assert picture.shape == (128, 128, 3)
+    assert picture[2, 2].tolist() == [0, 0, 200]
+    rows, columns = np.nonzero((picture != [0, 0, 200]).any(2))
+    assert (abs(rows.min() - 32), abs(rows.max() - 96)) <= (3, 3)
+    assert (abs(columns.min() - 32), abs(columns.max() - 80)) <= (3, 3)
+    assert instances.bboxes.tolist() == [[8.0, 8.0, 20.0, 24.0]]
+
+
+@pytest.mark.slow
+def test_whole_demo(quickstart, task, tmp_path, read_row):
+    folder = tmp_path / 'demo'
+    text = quickstart.run_demo(task, str(folder), seeds=1, epochs=1)
+    for name in ('mAP', 'AP50'):
+        for arm in ('baseline', 'A-FAN'):
+            assert 0 <= float(read_row(text, f'{arm}: test {name}')[1]) <= 100
+    ratio, theory = (float(read_row(text, f'{name} cost')[1].split()[0]) for name in ('measured', 'theoretical'))
+    assert 1 < theory < 3
+    assert 0.8 < ratio < 6
+    for picture in ('curves.png', 'boxes.png'):
+        assert f']({picture})' in text
+        assert (folder / picture).read_bytes()[:4] == b'\x89PNG'
+    [log] = folder.glob('afan/seed_0/*/vis_data/scalars.json')
+    assert {'adv_backbone_0.loss_rpn_cls', 'adv_backbone_0.loss_cls', 'adv_roi_0.loss_bbox'} <= {
+        key for line in log.read_text().splitlines() for key in json.loads(line)}
+    stored = json.loads((folder / 'afan' / 'seed_0' / 'result.json').read_text())
+    assert set(stored['metrics']) == {'coco/bbox_mAP', 'coco/bbox_mAP_50'}
+
+
+@pytest.mark.slow
+def test_arms_start_alike_and_a_killed_run_goes_on(runs, task, tmp_path):
+    from mmengine.hooks import Hook
+    seen = []
+
+    class Look(Hook):
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 0:
+                weights = [p.detach().clone() for p in runner.model.parameters()]
+                seen.append((torch.stack(data_batch['inputs']), weights))
+
+    class Kill(Hook):
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.epoch == 1:
+                raise KeyboardInterrupt
+
+    class Keep(Hook):
+
+        def after_train(self, runner):
+            self.weights = [p.detach().clone() for p in runner.model.parameters()]
+
+    straight, resumed = Keep(), Keep()
+    runs.train_run(task, 'baseline', 0, 1, str(tmp_path / 'one'), hooks=(Look(), ))
+    runs.train_run(task, 'afan', 0, 2, str(tmp_path / 'one'), hooks=(Look(), straight))
+    (images, weights), (other_images, other_weights) = seen
+    assert torch.equal(images, other_images)
+    assert len(weights) == len(other_weights) and all(map(torch.equal, weights, other_weights))
+    with pytest.raises(KeyboardInterrupt):
+        runs.train_run(task, 'afan', 0, 2, str(tmp_path / 'two'), hooks=(Kill(), ))
+    epochs = []
+    runs.train_run(task, 'afan', 0, 2, str(tmp_path / 'two'), lambda epoch, _: epochs.append(epoch), hooks=(resumed, ))
+    assert epochs == [2]
+    assert all(map(torch.equal, straight.weights, resumed.weights))
