@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -11,9 +11,10 @@ from torch import nn
 from ..config import AFANConfig, TapConfig
 from ..functional import feature_moments
 from ..passes import Batch, PassKind, Recording, running_pass
+from ..passes.graph import node_of, nodes_behind
 from ..passes.tap import INPUTS
 from ..validation import suggest
-from .losses import is_loss, select_losses
+from .losses import is_loss, loss_tensors, select_losses
 
 
 def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
@@ -87,18 +88,38 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
             raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
                              f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
         _check_moments(tap, capture.features, where)
-        chosen = dict(select_losses(losses, tap.losses, f'{where}.losses'))
-        for names in tap.attack_losses or ():
-            attacked = select_losses(losses, names, f'{where}.attack_losses')
-            _check_reach(model, tap, capture.live, attacked, where)
-            chosen.update(attacked)
-        _check_reach(model, tap, capture.live, select_losses(losses, tap.losses), where)
-        needs_all = tap.losses is None
-        recording.idle[name] = set() if needs_all else recording.find_idle(model.parse_losses(chosen)[0])
+        own = _own_losses(losses, capture.live)
+        if not own:
+            raise ValueError(f'{where}.module must name a module that the losses depend on, but '
+                             f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
+        model.afan.other_losses[name] = {k for k in losses if is_loss(k) and k not in own}
+        chosen = dict(own)
+        for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
+            _check_names(losses, own, names, f'{where}.{field}', tap)
+            _check_reach(model, tap, capture.live, select_losses(own, names), where)
+        if tap.losses is not None:
+            chosen = select_losses(own, [*tap.losses, *(n for group in tap.attack_losses or () for n in group)])
+        recording.idle[name] = recording.find_idle(nodes_behind(loss_tensors(chosen)))
     for name, tap in config.taps.items():
         if config.replay and tap.module != INPUTS:
             _check_replay(model, recording, batch, run, losses, name)
     return True
+
+
+def _own_losses(losses: Dict[str, Any], live: Sequence[torch.Tensor]) -> Dict[str, Any]:
+    """Keep the losses that depend on the feature at a tap."""
+    targets = {node_of(feature) for feature in live if feature.requires_grad}
+    return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
+
+
+def _check_names(losses: Dict[str, Any], own: Dict[str, Any], names: Optional[Sequence[str]], where: str,
+                 tap: TapConfig) -> None:
+    """Every name must match a loss that depends on the feature."""
+    select_losses(losses, names, where)
+    for name in names or ():
+        if not any(is_loss(k) for k in select_losses(own, [name])):
+            raise ValueError(f'{where} names {name!r}, which does not depend on the {tap.at} of {tap.module!r}; '
+                             f'{sorted(own)} do')
 
 
 def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str) -> None:
@@ -112,22 +133,18 @@ def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str)
 
 def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
                  where: str) -> None:
-    """The losses must depend on the feature."""
+    """A gradient of the losses must come to the feature."""
     tracked = [feature for feature in live if feature.requires_grad]
-    total = model.parse_losses(chosen)[0]  # type: ignore[operator]
     try:
         with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
-            reached = total.requires_grad and any(
-                g is not None for g in torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True))
+            total = model.parse_losses(chosen)[0]  # type: ignore[operator]
+            torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         if 'heckpoint' not in str(error):
             raise
         raise ValueError(f'{where}.module must name a module with a differentiable feature, but {tap.module!r} feeds '
                          f'reentrant activation checkpointing, through which no gradient at a tap can be taken; switch '
                          f'the checkpointing off') from None
-    if not reached:
-        raise ValueError(f'{where}.module must name a module that the losses depend on, but '
-                         f'{[k for k in chosen if is_loss(k)]} do not depend on the output of {tap.module!r}')
 
 
 def _check_replay(model: Any, recording: Recording, batch: Batch,

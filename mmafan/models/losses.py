@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from torch import Tensor
 
@@ -44,6 +44,11 @@ def select_losses(losses: Losses, names: Optional[Sequence[str]], where: Optiona
             raise ValueError(f'{where} names {name!r}, but the losses of the model are {present}')
         chosen.update(found)
     return {k: v for k, v in losses.items() if k in chosen or not is_loss(k)}
+
+
+def loss_tensors(losses: Losses) -> List[Tensor]:
+    """List the tensors of all loss terms."""
+    return [t for k, v in losses.items() if is_loss(k) for t in (v if isinstance(v, (list, tuple)) else [v])]
 
 
 def _depends(value: Any) -> bool:

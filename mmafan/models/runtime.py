@@ -71,6 +71,7 @@ class AFANRuntime:
         checked: Whether the first training pass has proven the taps to work.
         changed_in_place: Names of the modules in the head whose outputs are changed in place; None: not known yet.
         changed_state: What a forward changes beside norms, which adversarial passes leave alone; None: not known yet.
+        other_losses: By tap, names of the losses that do not depend on it.
         idle_calls: By tap, the watched calls its losses do not depend on; None: not known yet.
         hooked: Whether a hook is in charge.
         measure: Whether to take measurements in this step.
@@ -88,6 +89,7 @@ class AFANRuntime:
         self.checked = False
         self.changed_in_place: Optional[Set[str]] = None
         self.changed_state: Optional[List[Place]] = None
+        self.other_losses: Dict[str, Set[str]] = {}
         self.idle_calls: Optional[Dict[str, Set[int]]] = None
         self.hooked = False
         self.grad_scale = 1.0

@@ -48,8 +48,9 @@ class Tail:
         return tensor if self.indices is None else tensor[self.indices.to(tensor.device)]
 
     def select(self, losses: Losses) -> Losses:
-        """Keep the losses of the tap."""
-        return select_losses(losses, self.tap.losses)
+        """Keep the losses of the tap that depend on it."""
+        others = self.model.afan.other_losses.get(self.name, ())
+        return select_losses({k: v for k, v in losses.items() if k not in others}, self.tap.losses)
 
     def losses(self, features: Sequence[Tensor], kind: PassKind = PassKind.ADVERSARIAL) -> Losses:
         """Run the tail; losses that come before the tap, or that it does not keep, are left out."""

@@ -16,9 +16,10 @@ from ..tap_config import SIDES, TapConfig
 from .batch import map_tensors, tensors_of
 from .calls import Patches, WatchedCall, snapshot, tensors_in
 from .forward_state import Place, changed_places, forward_state, read_places, read_state
+from .graph import node_of
 from .replay import Replay
 from .rng import RandomState
-from .state import PassKind, running_pass
+from .state import PassKind
 from .tap import INPUTS, Record, Records, TapCapture, autocast_enabled
 
 
@@ -196,16 +197,12 @@ class Recording:
                       batch_norm, (self._start, self._end), self.size, indices, with_grad, calls,
                       forward_state(self._model, self._state))
 
-    def find_idle(self, total: Tensor) -> Set[int]:
-        """Return the numbers of the calls whose results ``total`` does not depend on, while the clean graph lives."""
+    def find_idle(self, nodes: Set[Any]) -> Set[int]:
+        """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""
         found = set()
         for number, call in enumerate(self._calls):
             live = [t for record in self._call_records[call.key] for t in record.live if t.requires_grad]
-            if call.paired or not live:
-                continue
-            with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
-                gradients = torch.autograd.grad(total, live, retain_graph=True, allow_unused=True)
-            if all(gradient is None for gradient in gradients):
+            if live and not call.paired and not any(node_of(tensor) in nodes for tensor in live):
                 found.add(number)
         return found
 

@@ -144,11 +144,12 @@ def test_every_task_is_found_by_its_name(quickstart):
 
 
 @pytest.mark.parametrize('name', ['task', 'detection'])
-def test_settings_tell_runs_apart(runs, name, request, tmp_path):
+def test_settings_tell_runs_apart(tools, runs, name, request, tmp_path):
     task = request.getfixturevalue(name)
 
     def identity(arm, seed, epochs, folder, data=None):
-        return runs.fingerprint(runs.make_config(runs.train_command(task, arm, seed, epochs, str(folder))), data or {})
+        cfg = runs.make_config(runs.train_command(task, arm, seed, epochs, str(folder)))
+        return tools('_runs').fingerprint(cfg, data or {})
 
     one = identity('afan', 0, 2, tmp_path)
     assert one == identity('afan', 0, 2, tmp_path / 'elsewhere')

@@ -72,7 +72,7 @@ def test_whole_demo(quickstart, task, tmp_path, read_row):
     assert {'adv_backbone_0.loss_rpn_cls', 'adv_backbone_0.loss_cls', 'adv_roi_0.loss_bbox'} <= {
         key for line in log.read_text().splitlines() for key in json.loads(line)}
     stored = json.loads((folder / 'afan' / 'seed_0' / 'result.json').read_text())
-    assert set(stored['metrics']) == {'coco/bbox_mAP', 'coco/bbox_mAP_50'}
+    assert {'coco/bbox_mAP', 'coco/bbox_mAP_50'} <= set(stored['metrics'])
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def seen(monkeypatch):
     return passes
 
 
-@pytest.mark.parametrize('module', ['backbone.layer1', 'neck', 'rpn_head.rpn_conv', 'roi_head.bbox_roi_extractor', ROI])
+@pytest.mark.parametrize('module', ['backbone.layer1', 'neck', 'roi_head.bbox_roi_extractor', ROI])
 def test_all_passes_see_the_same_sampled_rois(module, seen):
     fields = dict(losses=ROI_LOSSES) if module.startswith('roi') else {}
     model = build('faster_rcnn', dict(taps=dict(a=tap(module, step_size=0.5, num_steps=2, **fields))))
@@ -191,6 +191,20 @@ def test_an_roi_tap_runs_the_roi_head_alone(monkeypatch):
                         assign=2, sample=2, loss_and_target=1)
     assert [k for k in log if k.startswith('adv_roi_0.')] == ['adv_roi_0.loss_cls', 'adv_roi_0.acc',
                                                               'adv_roi_0.loss_bbox']
+
+
+def test_a_tap_in_the_rpn_runs_no_roi_head(seen):
+    model = build('mask_rcnn', dict(taps=dict(a=tap('rpn_head.rpn_conv'))))
+    log, _ = step(model, make_batch())
+    assert len(seen) == 1 and [k for k in log if k.startswith('adv_a_0.')] == [
+        'adv_a_0.loss_rpn_cls', 'adv_a_0.loss_rpn_bbox', 'adv_a_0.acc']
+
+
+def test_a_named_loss_must_depend_on_the_tap():
+    model = build('mask_rcnn', dict(taps=dict(a=tap(ROI, losses=('loss_cls', 'loss_mask')))))
+    with pytest.raises(ValueError, match=r"afan.taps.a.losses names .loss_mask., which does not depend on the output "
+                                         r"of .roi_head.bbox_head.shared_fcs.1.; \['loss_bbox', 'loss_cls'\] do"):
+        step(model, make_batch())
 
 
 def test_losses_before_the_tap_are_no_part_of_its_terms():
