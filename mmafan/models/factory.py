@@ -10,7 +10,7 @@ from .entry import ForwardEntry, LossEntry
 from .mixin import AFANModelMixin
 
 # Which module of mmafan holds the mixin for models of a codebase; imported only when such a model is asked for.
-_MIXIN_MODULES = {'mmpretrain': '.classification', 'mmdet': '.detection'}
+_MIXIN_MODULES = {'mmpretrain': '.classification', 'mmdet': '.detection', 'mmseg': '.segmentation'}
 _MADE: Dict[Type, Type] = {}
 
 
