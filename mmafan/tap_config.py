@@ -77,6 +77,8 @@ class TapConfig:
             fail(f'{w}.module', self.module, "the dotted name of a module, such as 'backbone.layer1'")
         check_number(f'{w}.step_size', self.step_size, 'a finite number of at least 0', 0)
         check_choice(f'{w}.at', self.at, SIDES)
+        if self.module == 'inputs' and self.at != 'output':
+            fail(f'{w}.at', self.at, "'output' for the module 'inputs', which is no module of the network")
         check_choice(f'{w}.step_unit', self.step_unit, STEP_UNITS)
         check_integer(f'{w}.num_steps', self.num_steps, 1)
         check_choice(f'{w}.norm', self.norm, NORMS)
@@ -142,6 +144,11 @@ class TapConfig:
     def attacks_some(self) -> bool:
         """Whether the attack ascends a part of the losses, whose gradient the clean backward does not give."""
         return self.losses is not None or self.attack_losses is not None
+
+    @property
+    def starts_clean(self) -> bool:
+        """Whether the attack's first step follows the gradient at the clean feature."""
+        return self.direction == 'gradient' and not self.random_start
 
     @property
     def active(self) -> bool:

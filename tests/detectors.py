@@ -51,13 +51,15 @@ ROI_LOSSES = ('loss_cls', 'loss_bbox')
 
 
 def stock_config(name, **changes):
-    """Return the model config of a small stock detector."""
+    """Return the model config of a small stock detector; a change to None removes a part."""
     import mmdet
     path, small = DETECTORS[name]
     cfg = Config.fromfile(f'{mmdet.__path__[0]}/.mim/configs/{path}')
     cfg.model.pop('_scope_', None)
     cfg.merge_from_dict(dict(model=copy.deepcopy(small)))
-    cfg.merge_from_dict(dict(model=changes))
+    cfg.merge_from_dict(dict(model=copy.deepcopy({k: v for k, v in changes.items() if v is not None})))
+    for key in [k for k, v in changes.items() if v is None]:
+        del cfg.model[key]
     return cfg.model
 
 

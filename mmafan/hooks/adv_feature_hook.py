@@ -108,7 +108,7 @@ class AdvFeatureHook(Hook):
         runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
         runtime.strength_scale = self.scale_at(position)
         runtime.iteration = runner.iter
-        runtime.num_passes = 0
+        runtime.num_passes, runtime.stepped = 0, False
         self._passes_expected = bool(runtime.taps)
         runtime.measure = self._logs_at(batch_idx)
 
@@ -120,7 +120,7 @@ class AdvFeatureHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Prove that the passes ran, step the learned strengths, and log."""
         runtime = unwrap(runner.model).afan
-        if self._passes_expected and not runtime.num_passes:
+        if self._passes_expected and not runtime.stepped:
             raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training '
                                f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():

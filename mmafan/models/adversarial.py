@@ -26,8 +26,11 @@ class AdversarialPasses:
     def _tails(self, recording: Recording, batch: Batch, run: RunLoss) -> List[Tail]:
         """Return the tails that run in this step, with the samples that take part in each."""
         runtime = self.afan
+        runtime.stepped = True
         tails = []
         for index, (name, tap) in enumerate(runtime.taps.items()):
+            if not any(len(feature) for feature in recording.captures[name].features):
+                continue  # the batch does not come to it: no RoI, or a later stage that was left out
             indices = None
             if tap.fraction < 1:
                 count = num_chosen(batch.size, tap.fraction, self._least(), runtime.iteration)
@@ -56,7 +59,7 @@ class AdversarialPasses:
             name, tap, features = tail.name, tail.tap, tail.features
             attack = Attack(tap, features, self._generator(order.index(name), 1), runtime.strength_scale,
                             tail.capture.autocast)
-            attack.run(gradients[name], tail.gradients)
+            attack.run(gradients.get(name), tail.gradients)
             if runtime.measure:
                 runtime.diagnostics[f'{name}_relative_size'] = attack.relative_size()
             runtime.count_samples(name, attack.num_skipped, tap.num_steps * sum(len(f) for f in features))

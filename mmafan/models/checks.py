@@ -1,10 +1,12 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import nn
 
@@ -14,7 +16,9 @@ from ..passes import Batch, PassKind, Recording, running_pass
 from ..passes.graph import node_of, nodes_behind
 from ..passes.tap import INPUTS
 from ..validation import suggest
-from .losses import is_loss, loss_tensors, select_losses
+from .losses import depends, is_loss, loss_tensors, select_losses
+
+PATIENCE = 20
 
 
 def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
@@ -67,18 +71,24 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
     """Check, after the first clean forward and before any weight changes, that every tap works.
 
     Returns:
-        Whether all could be checked: a tap without any row in this batch (no RoI in it) has to wait for another one.
+        Whether they were checked. A batch with an image without boxes, or without a row at a tap (no RoI), is no proof
+        of anything; up to 20 such steps wait for a better one.
 
     Raises:
         ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
             the samples, and where replaying the head does not reproduce the clean loss.
     """
-    config = model.afan.config
-    for name, problem in recording.check():
+    config, runtime = model.afan.config, model.afan
+    lacking = runtime.num_waits < PATIENCE and (
+        model._lacks_targets(batch) or any(c.outputs and not any(map(len, c.features)) and c.live
+                                           for c in recording.captures.values()))
+    problems = [] if lacking else list(recording.check())
+    for name, problem in problems:
         module = config.taps[name].module
         raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
                          f'{problem}; name a module between the trainable part of the network and its loss')
-    if not all(any(len(f) for f in capture.features) for capture in recording.captures.values()):
+    if not _all_ready(not lacking):
+        runtime.num_waits += 1
         return False
     recording.idle = {}
     for name, tap in config.taps.items():
@@ -92,8 +102,9 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
         if not own:
             raise ValueError(f'{where}.module must name a module that the losses depend on, but '
                              f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
-        model.afan.other_losses[name] = {k for k in losses if is_loss(k) and k not in own}
-        chosen = dict(own)
+        # A constant is no proof: it may depend on the tap in a batch with something to compute it from.
+        runtime.other_losses[name] = {k for k, v in losses.items() if k not in own and depends({k: v})}
+        chosen = own
         for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
             _check_names(losses, own, names, f'{where}.{field}', tap)
             _check_reach(model, tap, capture.live, select_losses(own, names), where)
@@ -104,6 +115,13 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
         if config.replay and tap.module != INPUTS:
             _check_replay(model, recording, batch, run, losses, name)
     return True
+
+
+def _all_ready(ready: bool) -> bool:
+    """Whether every process can check: a check runs layers that may wait for the other processes."""
+    flag = torch.tensor(int(ready))
+    all_reduce(flag, op='min')
+    return bool(flag)
 
 
 def _own_losses(losses: Dict[str, Any], live: Sequence[torch.Tensor]) -> Dict[str, Any]:
@@ -138,13 +156,16 @@ def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor],
     try:
         with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
             total = model.parse_losses(chosen)[0]  # type: ignore[operator]
-            torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         if 'heckpoint' not in str(error):
             raise
         raise ValueError(f'{where}.module must name a module with a differentiable feature, but {tap.module!r} feeds '
                          f'reentrant activation checkpointing, through which no gradient at a tap can be taken; switch '
                          f'the checkpointing off') from None
+    if all(gradient is None for gradient in gradients):
+        raise ValueError(f'{where}.module must name a module that a gradient comes to, but none of '
+                         f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')
 
 
 def _check_replay(model: Any, recording: Recording, batch: Batch,
@@ -156,6 +177,7 @@ def _check_replay(model: Any, recording: Recording, batch: Batch,
     with recording.replay(name, copies, PassKind.CHECK, 'batch', with_grad=False):
         again = float(model.parse_losses(run(batch))[0])
     half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
-    if abs(again - clean) > (1e-2 if half else 1e-4) * max(abs(clean), 1e-2) and torch.isfinite(torch.tensor(clean)):
+    same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
+    if math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')

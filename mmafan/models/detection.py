@@ -5,7 +5,8 @@ from typing import Any, List, Sequence
 
 from torch import nn
 
-from ..passes.calls import WatchedCall
+from ..passes import Batch
+from ..passes.calls import WatchedCall, snapshot
 from .mixin import AFANModelMixin
 
 # What a two-stage detector does outside of modules: name of its part, and of the part's method.
@@ -22,21 +23,40 @@ class AFANDetectorMixin(AFANModelMixin):
     """
 
     def _watched_calls(self) -> Sequence[WatchedCall]:
-        """Return what is replayed beside modules."""
-        rpn, roi = getattr(self, 'rpn_head', None), getattr(self, 'roi_head', None)
+        """Return what is replayed beside modules, in each detector there is (a student and its teacher)."""
         calls: List[WatchedCall] = []
-        if isinstance(rpn, nn.Module) and isinstance(roi, nn.Module):
-            calls += [WatchedCall(m, 'predict_by_feat', paired=True) for m in rpn.modules()
-                      if hasattr(m, 'predict_by_feat')]
-        for name, method in (('bbox_assigner', 'assign'), ('bbox_sampler', 'sample')):
-            part = getattr(roi, name, None)
-            parts: Sequence[Any] = part if isinstance(part, (list, tuple)) else [part]
-            calls += [WatchedCall(p, method, paired=True, per_sample=True) for p in parts if hasattr(p, method)]
-        for name, method in _WHOLE_CALLS:
-            owner = getattr(self, name, None)
-            if hasattr(owner, method):
-                calls.append(WatchedCall(owner, method))
+        for module in self.modules():  # type: ignore[attr-defined]
+            if isinstance(getattr(module, 'roi_head', None), nn.Module):
+                calls += _calls_of(module)
         return calls
+
+    def _own_copy(self, batch: Batch) -> Batch:
+        """Copy the data samples: some heads turn masks into tensors or take proposals out of them."""
+        args, kwargs = snapshot(lambda tensor: tensor, (batch.args, batch.kwargs))
+        return Batch(args, kwargs)
+
+    def _lacks_targets(self, batch: Batch) -> bool:
+        """Whether an image has no boxes."""
+        samples = [v for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, (list, tuple))
+                   for v in value]
+        return any(len(s.gt_instances) == 0 for s in samples if 'gt_instances' in getattr(s, 'keys', list)())
+
+
+def _calls_of(detector: Any) -> List[WatchedCall]:
+    rpn, roi = getattr(detector, 'rpn_head', None), detector.roi_head
+    calls: List[WatchedCall] = []
+    if isinstance(rpn, nn.Module):
+        calls += [WatchedCall(m, 'predict_by_feat', paired=True) for m in rpn.modules()
+                  if hasattr(m, 'predict_by_feat')]
+    for name, method in (('bbox_assigner', 'assign'), ('bbox_sampler', 'sample')):
+        part = getattr(roi, name, None)
+        parts: Sequence[Any] = part if isinstance(part, (list, tuple)) else [part]
+        calls += [WatchedCall(p, method, paired=True, per_sample=True) for p in parts if hasattr(p, method)]
+    for name, method in _WHOLE_CALLS:
+        owner = getattr(detector, name, None)
+        if hasattr(owner, method):
+            calls.append(WatchedCall(owner, method))
+    return calls
 
 
 MIXIN = AFANDetectorMixin

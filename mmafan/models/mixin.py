@@ -101,6 +101,7 @@ class AFANModelMixin(AdversarialPasses):
         runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
 
         def run(batch: Batch) -> Losses:
+            batch = self._own_copy(batch)
             with optim_wrapper.optim_context(self), runtime.entered():
                 return self(*batch.args, **batch.kwargs, mode='loss')  # type: ignore[operator]
 
@@ -113,7 +114,8 @@ class AFANModelMixin(AdversarialPasses):
     def _two_phase_step(self, batch: Batch, run: RunLoss, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         recording, losses = self._clean_pass(batch, run)
         tails = self._tails(recording, batch, run)
-        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails if tail.tap.attacks_some}
+        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails
+                     if tail.tap.attacks_some and tail.tap.starts_clean}
         losses = clean_losses(losses, self.afan.config.clean_weight)
         log = detach_losses(losses)
         remaining = sum(tail.tap.num_passes for tail in tails)
@@ -121,8 +123,7 @@ class AFANModelMixin(AdversarialPasses):
         count = optim_wrapper._inner_count
         self._backward(losses, optim_wrapper, last=remaining == 0)
         del losses
-        for capture in recording.captures.values():
-            capture.release_graph()
+        recording.release_graph()
         for tail in tails:
             if tail.name not in gradients:
                 gradients[tail.name] = tail.backward_gradients()
@@ -138,7 +139,7 @@ class AFANModelMixin(AdversarialPasses):
 
     def _backward(self, losses: Losses, optim_wrapper: OptimWrapper, last: bool) -> None:
         if last and not depends(losses):  # nothing to learn from in this pass, but the others are waiting for the step
-            anchor = next(p for p in self.parameters() if p.requires_grad)  # type: ignore[attr-defined]
+            anchor = next(p for p in self.parameters() if p.grad is not None)  # type: ignore[attr-defined]
             optim_wrapper.update_params(0 * anchor.sum())
         elif last:
             optim_wrapper.update_params(self.parse_losses(losses)[0])
@@ -166,6 +167,7 @@ class AFANModelMixin(AdversarialPasses):
             return self._anchored(stock_loss(*args, **kwargs))
 
         def run(batch: Batch) -> Losses:
+            batch = self._own_copy(batch)
             with runtime.entered():
                 return stock_loss(*batch.args, **batch.kwargs)
 
@@ -177,7 +179,7 @@ class AFANModelMixin(AdversarialPasses):
             _say_single_graph()
         merged = clean_losses(losses, runtime.config.clean_weight)
         tails = self._tails(recording, batch, run)
-        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails}
+        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails if tail.tap.starts_clean}
         for adversarial in self._adversarial_losses(tails, gradients):
             merged.update(adversarial)
         runtime.iteration += 1
@@ -201,6 +203,14 @@ class AFANModelMixin(AdversarialPasses):
     def _watched_calls(self) -> Sequence[WatchedCall]:
         """Methods of the codebase that are recorded and replayed as modules are."""
         return ()
+
+    def _own_copy(self, batch: Batch) -> Batch:
+        """Return what a pass may change; some stock code changes its data samples."""
+        return batch
+
+    def _lacks_targets(self, batch: Batch) -> bool:
+        """Whether losses may be missing or constant, because a sample has nothing to learn from."""
+        return False
 
     def _clean_pass(self, batch: Batch, run: RunLoss) -> Any:
         """Run the clean forward under a recording; the first one also proves that the taps work."""

@@ -79,6 +79,8 @@ class AFANRuntime:
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
         num_samples: By tap, number of samples attacked or skipped; both since the hook last looked.
         num_passes: Number of adversarial passes since the hook last looked.
+        stepped: Whether a step of A-FAN ran since the hook last looked.
+        num_waits: Number of steps whose batch was no proof of the taps.
         num_norms: Number of pass-aware norms the model was built with.
     """
 
@@ -98,6 +100,8 @@ class AFANRuntime:
         self.num_skipped: Dict[str, Tensor] = {}
         self.num_samples: Dict[str, int] = {}
         self.num_passes = 0
+        self.stepped = False
+        self.num_waits = 0
         self.num_norms = 0
         self.norm_policies: Dict[str, str] = {}
         self.learned: Optional[LearnedStrengths] = None

@@ -94,8 +94,10 @@ def select_elements(value: Any, indices: Optional[Tensor], size: int) -> Any:
     """
     if indices is None:
         return value
-    if isinstance(value, list) and len(value) == size and all(isinstance(v, BaseDataElement) for v in value):
-        return [value[i] for i in indices.tolist()]
+    if (isinstance(value, list) and value and len(value) % size == 0
+            and all(isinstance(v, BaseDataElement) for v in value)):
+        chosen = set(indices.tolist())  # some heads return several elements for each sample, branch after branch
+        return [v for k, v in enumerate(value) if k % size in chosen]
     if isinstance(value, dict):
         return {name: select_elements(item, indices, size) for name, item in value.items()}
     if type(value) in (list, tuple):

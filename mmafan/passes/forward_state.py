@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,13 +20,16 @@ def _is_plain(value: Any) -> bool:
 
 
 class Saved(NamedTuple):
-    """A copy of one piece of state; a buffer with its identity and version."""
-    value: Any
-    version: Any = None
+    """A copy of one piece of state.
 
-    def differs(self, other: 'Saved') -> bool:
-        """Whether the state has changed between two copies."""
-        return self.value != other.value if self.version is None else self.version != other.version
+    Attributes:
+        value: The copy.
+        original: A buffer itself, None for an attribute.
+        version: Of the buffer.
+    """
+    value: Any
+    original: Optional[Tensor] = None
+    version: int = 0
 
 
 State = Dict[Place, Saved]
@@ -43,7 +46,7 @@ def read_state(model: nn.Module) -> State:
                 state[path, name, False] = Saved(copy.copy(value))
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                state[path, name, True] = Saved(buffer.clone(), (id(buffer), buffer._version))
+                state[path, name, True] = Saved(buffer.clone(), buffer, buffer._version)
     return state
 
 
@@ -57,15 +60,28 @@ def read_places(model: nn.Module, places: List[Place]) -> State:
     return state
 
 
-def changed_places(before: State, after: State) -> List[Place]:
-    """List what differs; what is new is a cache and no state.
+def changed_places(model: nn.Module, before: State) -> List[Place]:
+    """List where a model differs from the state it had.
 
     Example:
-        >>> before = {('head', 'calls', False): Saved(1)}
-        >>> changed_places(before, {('head', 'calls', False): Saved(2), ('head', 'cache', False): Saved(0)})
-        [('head', 'calls', False)]
+        >>> net = nn.Sequential(nn.Flatten())
+        >>> net[0].calls = 1
+        >>> before = read_state(net)
+        >>> net[0].calls = 2
+        >>> changed_places(net, before)
+        [('0', 'calls', False)]
     """
-    return [place for place, saved in before.items() if place in after and saved.differs(after[place])]
+    places = []
+    for (path, name, is_buffer), saved in before.items():
+        module = model.get_submodule(path)
+        if is_buffer:
+            now = module._buffers.get(name)
+            changed = now is not saved.original or now is not None and now._version != saved.version
+        else:
+            changed = name in vars(module) and vars(module)[name] != saved.value
+        if changed:
+            places.append((path, name, is_buffer))
+    return places
 
 
 def _copy(value: Any) -> Any:

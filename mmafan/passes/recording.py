@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tap_config import SIDES, TapConfig
-from .batch import map_tensors, tensors_of
+from .batch import is_feature, map_tensors, tensors_of
 from .calls import Patches, WatchedCall, snapshot, tensors_in
 from .forward_state import Place, changed_places, forward_state, read_places, read_state
 from .graph import node_of
@@ -33,7 +33,7 @@ class Recording:
         keep_head: Record the head for replay; False makes :meth:`replay` run it again.
         changed: Names of the modules whose outputs operations in place change later, so that copies are kept; None
             keeps copies of all and finds out, in :attr:`changed`.
-        calls: Methods that are recorded and replayed as modules are; only where ``keep_head``.
+        calls: Methods that are recorded and replayed as modules are; without ``keep_head`` the paired ones alone.
         idle: By tap, the numbers of the calls whose results its losses do not depend on; None: not known yet.
         changed_state: What a forward changes in the model beside norms; adversarial passes find it as the clean one
             did, and leave it alone. None finds out, in :attr:`changed_state`.
@@ -46,7 +46,7 @@ class Recording:
         self.changed_state = changed_state
         self.changed = changed
         self.idle = idle
-        self._calls = list(calls) if keep_head else []
+        self._calls = [call for call in calls if keep_head or call.paired]
         self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
         self._num_hidden = 0
         self.size = size
@@ -62,6 +62,8 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
+        first = self.changed_state is None
+        self._state = read_state(self._model) if first else read_places(self._model, self.changed_state or [])
         self._start = RandomState()
         self._handles: List[Any] = []
         skipped = getattr(self._model, 'data_preprocessor', None)
@@ -75,8 +77,6 @@ class Recording:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
             if self._keep_head or id(module) in self._names['output']:
                 self._handles.append(module.register_forward_hook(self._finish))
-        first = self.changed_state is None
-        self._state = read_state(self._model) if first else read_places(self._model, self.changed_state or [])
         self._patches = Patches()
         for call in self._calls:
             self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
@@ -92,7 +92,7 @@ class Recording:
         if kind is not None:
             return
         if self.changed_state is None:
-            self.changed_state = changed_places(self._state, read_state(self._model))
+            self.changed_state = changed_places(self._model, self._state)
             self._state = {place: self._state[place] for place in self.changed_state}
         found = {self._paths[id(r.owner)] for c in self.captures.values() for r in c.head if r.changed}
         if self.changed is None:
@@ -167,7 +167,7 @@ class Recording:
                 output = stock(*args, **kwargs)
                 self._close_frame(call)
             if needed or self._waiting:
-                live = tensors_in(output) if self.idle is None and not call.paired else ()
+                live = tensors_in(output) if self.idle is None and not call.paired else []
                 record = Record(call.owner, call.name, snapshot(Tensor.detach, output), live=live,
                                 random_state=RandomState())
                 self._call_records[call.key].append(record)
@@ -206,6 +206,14 @@ class Recording:
                 found.add(number)
         return found
 
+    def release_graph(self) -> None:
+        """Forget the clean graph."""
+        for capture in self.captures.values():
+            capture.release_graph()
+        for records in self._call_records.values():
+            for record in records:
+                record.live.clear()
+
     def check(self) -> Iterator[Tuple[str, str]]:
         """Yield ``(tap, what is wrong)`` for taps that cannot work, after the clean forward."""
         for name, capture in self.captures.items():
@@ -214,8 +222,8 @@ class Recording:
             elif not any(tensors_of(output) for output in capture.outputs):
                 kinds = ', '.join(sorted({type(output).__name__ for output in capture.outputs}))
                 yield name, f'returns {kinds}, which holds no tensor'
-            elif not capture.live:
+            elif not any(is_feature(t) for output in capture.outputs for t in tensors_of(output)):
                 yield name, 'returns no floating tensor with a dimension of samples'
-            elif not any(t.requires_grad for t in capture.live):
+            elif not capture.live:
                 yield name, ('returns a feature without gradient (frozen parameters before it, a no_grad block, or '
                              'reentrant activation checkpointing)')

@@ -22,7 +22,7 @@ class Replay:
         module: Module of the tap; None for the model inputs, where everything is tail.
         at: ``'output'`` or ``'input'`` of the module.
         capture: What the clean pass left at the tap.
-        features: What the tap's module returns: one tensor for each of ``capture.features``.
+        features: What is at the tap: one tensor for each of ``capture.features``.
         kind: ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``.
         batch_norm: Policy of the norms in the tail.
         streams: Random streams at the begin and at the end of the clean pass.
@@ -103,7 +103,11 @@ class Replay:
     def _replay_call(self, call: WatchedCall, records: Records) -> None:
         """Replay a method wherever it is called; the random streams go on as they did in the clean pass."""
         indices = self._indices
-        if indices is not None and call.per_sample and len(records) % self._size == 0:
+        if indices is not None and call.per_sample:
+            if len(records) % self._size:
+                raise RuntimeError(f'{type(call.owner).__name__}.{call.name} ran {len(records)} times for {self._size} '
+                                   f'samples, so that its results cannot be told apart; set the fraction of tap '
+                                   f"'{self._name}' to 1.0")
             chosen = set(indices.tolist())
             records, indices = [r for k, r in enumerate(records) if k % self._size in chosen], None
         self._patches.set(call.owner, call.name, replayed(records, indices, self._size))

@@ -29,7 +29,7 @@ class Record(NamedTuple):
     output: Any
     copied: bool = False
     watched: Sequence[Tuple[Tensor, int]] = ()
-    live: Sequence[Tensor] = ()
+    live: List[Tensor] = []
     random_state: Optional[RandomState] = None
 
     @property
@@ -61,7 +61,7 @@ class TapCapture:
 
     Attributes:
         outputs: Output of every call of the tap's module, detached; usually one call with one tensor ``(N, C, ...)``.
-        live: The floating tensors, still part of the clean graph (for ``autograd.grad``).
+        live: The tensors to perturb, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
         head: The modules that had finished, outermost only, in order of calls.
         random_state: Random streams as they were when the tap was reached.
@@ -73,13 +73,15 @@ class TapCapture:
         self.live: List[Tensor] = []
         self.gradients: List[Optional[Tensor]] = []
         self.head: Records = []
+        self._perturbed: List[bool] = []
         self.random_state: Optional[RandomState] = None
         self.autocast = False
 
     @property
     def features(self) -> List[Tensor]:
-        """The clean floating tensors, detached, in the order of :attr:`live`."""
-        return [t for output in self.outputs for t in tensors_of(output) if is_feature(t)]
+        """The clean features, detached, in the order of :attr:`live`."""
+        tensors = [t for output in self.outputs for t in tensors_of(output)]
+        return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
 
     def take(self, output: Any) -> Any:
         """Keep an output and return the copy that the tail consumes.
@@ -90,17 +92,19 @@ class TapCapture:
         return map_tensors(self._track, output)
 
     def _track(self, tensor: Tensor) -> Tensor:
-        if not is_feature(tensor):
+        """A feature is floating and has a gradient; everything else (labels, frozen levels, boxes) is a constant."""
+        perturbed = is_feature(tensor) and tensor.requires_grad
+        self._perturbed.append(perturbed)
+        if not perturbed:
             return tensor
         index = len(self.live)
         self.live.append(tensor)
         self.gradients.append(None)
-        if tensor.requires_grad:
 
-            def keep(gradient: Tensor) -> None:
-                self.gradients[index] = gradient.detach()
+        def keep(gradient: Tensor) -> None:
+            self.gradients[index] = gradient.detach()
 
-            tensor.register_hook(keep)
+        tensor.register_hook(keep)
         return tensor.clone()
 
     def rebuild(self, features: Sequence[Tensor], indices: Optional[Tensor], size: int) -> List[Any]:
@@ -111,10 +115,10 @@ class TapCapture:
             indices: The samples they stand for, if not all.
             size: Number of samples in the clean batch.
         """
-        replacements = iter(features)
+        replacements, flags = iter(features), iter(self._perturbed)
 
         def replace(tensor: Tensor) -> Tensor:
-            if is_feature(tensor):
+            if next(flags):
                 return next(replacements)
             return tensor if indices is None else select_samples(tensor, indices, size)
 

@@ -90,6 +90,13 @@ def test_a_schedule_without_options_works_in_an_iteration_based_loop(tmp_path):
     assert spy.passes == [2] * 4
 
 
+def test_a_tap_that_sits_steps_out_is_no_failure(tmp_path):
+    """Two samples a batch and an eighth of them: at least two take part (batch norm trains), in every eighth step."""
+    runner, spy = make_runner(tmp_path, afan=dict(taps=dict(s=dict(TAPS['s'], fraction=0.125))))
+    runner.train()
+    assert spy.passes == ([0] * 7 + [2]) * 2
+
+
 def test_epochs_in_an_iteration_based_loop_are_refused(tmp_path):
     runner, _ = make_runner(tmp_path, AdvFeatureHook(begin=1), by_epoch=False)
     with pytest.raises(ValueError, match='by_epoch must be False with IterBasedTrainLoop'):

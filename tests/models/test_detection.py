@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
@@ -10,7 +11,10 @@ from mmengine.optim import OptimWrapper
 pytest.importorskip('mmdet', reason='mmdet is not installed')
 pytest.importorskip('mmcv.ops', reason='detectors need mmcv with its operators')
 
-from ..detectors import DETECTORS, ROI, ROI_LOSSES, TAPS, build, make_batch  # noqa: E402
+from mmengine.config import ConfigDict  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+
+from ..detectors import DETECTORS, ROI, ROI_LOSSES, TAPS, build, make_batch, stock_config  # noqa: E402
 
 FIELDS = dict(step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True), weight=0.25)
 
@@ -259,6 +263,122 @@ def test_images_without_proposals_train(num_boxes):
             log, gradients = step(model, batch_for(name, num_boxes=num_boxes), lr=1e-3)
         assert all(torch.isfinite(torch.tensor(v)) for v in log.values())
         assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+def test_a_first_batch_without_boxes_proves_nothing():
+    """FoveaBox has a constant for its box loss there; named losses are neither refused nor forgotten."""
+    cfg = dict(bbox_head=dict(
+        _delete_=True, type='FoveaHead', num_classes=5, in_channels=16, feat_channels=16, stacked_convs=1,
+        strides=[8, 16, 32, 64, 128], base_edge_list=[16, 32, 64, 128, 256],
+        scale_ranges=((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048)), sigma=0.4, with_deform=False,
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True), loss_bbox=dict(type='SmoothL1Loss')))
+    for fields in ({}, dict(losses=['loss_bbox']), dict(attack_losses=[['loss_cls'], ['loss_bbox']])):
+        model = build('retinanet', dict(taps=dict(a=tap('backbone.layer2', **fields))), **cfg)
+        step(model, batch_for('retinanet', num_boxes=(0, 0)))
+        assert not model.afan.checked
+        log, _ = step(model, batch_for('retinanet'))
+        assert model.afan.checked and 'adv_a_1.loss_bbox' in log
+
+
+def test_batches_without_boxes_forever_are_checked_in_the_end():
+    model = build('retinanet', dict(taps=dict(a=tap('backbone.layer2'))))
+    for _ in range(21):
+        assert not model.afan.checked
+        step(model, batch_for('retinanet', num_boxes=(0, 0)))
+    assert model.afan.checked
+
+
+@pytest.mark.parametrize('empty_first', [True, False])
+def test_a_later_stage_that_a_batch_does_not_come_to(empty_first):
+    """A cascade stops where a stage leaves no box."""
+    head = dict(type='Shared2FCBBoxHead', in_channels=16, fc_out_channels=16, roi_feat_size=4, num_classes=5,
+                bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]), reg_class_agnostic=True,
+                loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='SmoothL1Loss'))
+    rcnn = dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
+                sampler=dict(type='RandomSampler', num=32, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+                pos_weight=-1)
+    extractor = dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=4, sampling_ratio=0),
+                     out_channels=16, featmap_strides=[4, 8, 16, 32])
+    cfg = dict(roi_head=dict(_delete_=True, type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
+                             bbox_roi_extractor=extractor, bbox_head=[head, head]),
+               train_cfg=dict(rpn_proposal=dict(min_bbox_size=10000), rcnn=[rcnn, rcnn]))
+    model = build('faster_rcnn', dict(taps=dict(a=tap('roi_head.bbox_head.1.shared_fcs'))), **cfg)
+    empty, full = batch_for('faster_rcnn', num_boxes=(0, 0)), batch_for('faster_rcnn')
+    logs = [step(model, batch)[0] for batch in ((empty, full, empty) if empty_first else (full, empty, full))]
+    assert [any(k.startswith('adv_a_1.s1.loss') for k in log) for log in logs] == [not empty_first, empty_first,
+                                                                                   not empty_first]
+
+
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_frozen_levels_of_a_tap_are_constants(schedule):
+    """The whole backbone as tap, its first stage frozen: neither the attack nor noise moves that level."""
+    for direction in ('gradient', 'random_sign'):
+        taps = dict(a=tap('backbone', direction=direction, losses='loss_rpn_*', strengths=(1.0, ), reinject=False))
+        model = build('faster_rcnn', dict(taps=taps, schedule=schedule), backbone=dict(frozen_stages=1))
+        seen = []
+        model.neck.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        step(model, make_batch(masks=False))
+        clean, adversarial = seen[0], seen[-1]
+        assert torch.equal(clean[0], adversarial[0])
+        assert not any(torch.equal(a, b) for a, b in zip(clean[1:], adversarial[1:]))
+
+
+def test_stock_code_that_changes_its_data_samples():
+    """Fast R-CNN takes the boxes out of the proposals it is given."""
+    from mmengine.structures import InstanceData
+    model = build('faster_rcnn', taps_of('faster_rcnn'), type='FastRCNN', rpn_head=None,
+                  train_cfg=dict(rpn_proposal=dict(max_per_img=40)))
+    batch = make_batch(masks=False)
+    for sample in batch['data_samples']:
+        sample.proposals = InstanceData(bboxes=torch.rand(20, 4) * 30 + torch.tensor([0., 0., 31., 31.]))
+    log, _ = step(model, batch)
+    assert 'adv_backbone_1.loss_cls' in log and 'bboxes' in batch['data_samples'][0].proposals
+
+
+def test_a_student_and_its_teacher_share_their_rois(seen):
+    """Semi-supervised training: two batches in one loss, and detectors inside of the model."""
+    detector = stock_config('faster_rcnn')
+    detector.pop('data_preprocessor')
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(ConfigDict(
+        type='mmafan.AFANSoftTeacher', detector=detector,
+        data_preprocessor=dict(type='MultiBranchDataPreprocessor', data_preprocessor=dict(type='DetDataPreprocessor')),
+        semi_train_cfg=dict(freeze_teacher=True, pseudo_label_initial_score_thr=0.01, sup_weight=1.0,
+                            unsup_weight=4.0, cls_pseudo_thr=0.01, min_pseudo_bbox_wh=(1e-2, 1e-2), jitter_times=2,
+                            rpn_pseudo_thr=0.01, jitter_scale=0.06, reg_pseudo_thr=100.0),
+        semi_test_cfg=dict(predict_on='teacher'),
+        afan=dict(taps=dict(a=tap('student.backbone.layer2', step_size=0.5)), schedule='single_graph')))
+    model.train()
+    batches = {name: make_batch(masks=False, seed=seed) for seed, name in
+               enumerate(('sup', 'unsup_teacher', 'unsup_student'))}
+    for batch in batches.values():
+        for sample in batch['data_samples']:
+            sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
+    inputs, samples = ({name: batch[key] for name, batch in batches.items()} for key in ('inputs', 'data_samples'))
+    losses = model.loss(inputs, samples)
+    assert 'adv_a_1.sup_loss_cls' in losses
+    supervised = [s for s in seen if len(s) == 2]
+    passes = len(supervised) // 4  # clean, check, two strengths; each may look at more than one batch
+    for other in range(1, 4):
+        for mine, theirs in zip(supervised[:passes], supervised[other * passes:(other + 1) * passes]):
+            assert all(torch.equal(a, b) for (a, _), (b, _) in zip(mine, theirs))
+
+
+def test_pairing_does_not_need_replay(seen):
+    model = build('faster_rcnn', dict(taps=dict(a=tap('backbone.layer2', step_size=0.5)), replay=False))
+    step(model, make_batch(masks=False))
+    assert len(seen) == 3 and all(torch.equal(a, b) for other in seen[1:]
+                                  for (a, _), (b, _) in zip(other, seen[0]))
+
+
+def test_noise_pays_for_no_gradient(monkeypatch):
+    from mmafan.models.tail import Tail
+    monkeypatch.setattr(Tail, '_attack_gradients', lambda *_: 1 / 0)
+    for schedule in ('two_phase', 'single_graph'):
+        model = build('retinanet', dict(schedule=schedule, taps=dict(
+            a=tap('backbone.layer2', direction='random_sign', attack_losses='loss_cls'))))
+        step(model, make_batch(masks=False))
 
 
 def test_a_fraction_of_small_batches_takes_turns():

@@ -71,6 +71,12 @@ def test_a_call_is_known_by_its_object_and_name():
     assert WatchedCall(first, 'a').key == WatchedCall(first, 'a', paired=True).key != WatchedCall(second, 'a').key
 
 
+def test_several_elements_for_each_sample():
+    """Three branches of two images, branch after branch, as TridentNet returns its proposals."""
+    elements = [InstanceData(number=torch.tensor([k])) for k in range(6)]
+    assert [int(e.number) for e in select_elements(elements, torch.tensor([1]), 2)] == [1, 3, 5]
+
+
 class Counting(nn.Module):
     """State of every kind that a forward may change, and some that it does not."""
 
@@ -78,6 +84,7 @@ class Counting(nn.Module):
         super().__init__()
         self.calls, self.history, self.rate, self.names = 0, [1.5], 0.1, ['a']
         self.register_buffer('seen', torch.zeros(2))
+        self.register_buffer('twice', torch.zeros(1))
         self.register_buffer('fixed', torch.zeros(2))
         self.norm = nn.BatchNorm1d(2)
 
@@ -85,6 +92,8 @@ class Counting(nn.Module):
         self.calls += 1
         self.history.append(float(self.calls))
         self.seen += 1
+        self.twice = self.twice + 1  # a new buffer, twice: the second may lie where the first was
+        self.twice = self.twice + 1
         self.cache = len(self.history)
         return self.norm(x)
 
@@ -93,8 +102,9 @@ def test_what_a_forward_changes_is_found_and_protected():
     model = nn.Sequential(Counting())
     before = read_state(model)
     model(torch.rand(3, 2))
-    places = changed_places(before, read_state(model))
-    assert set(places) == {('0', 'calls', False), ('0', 'history', False), ('0', 'seen', True)}
+    places = changed_places(model, before)
+    assert set(places) == {('0', 'calls', False), ('0', 'history', False), ('0', 'seen', True),
+                           ('0', 'twice', True)}
     start = read_places(model, places)
     model(torch.rand(3, 2))  # a clean pass
     counting = model[0]
