@@ -6,15 +6,13 @@ import os.path as osp
 import statistics
 from typing import Dict, List, Sequence
 
-COST_COMMAND = ('python tools/analysis_tools/step_cost.py configs/mmpretrain/resnet_afan_digits.py --no-published '
-                '--no-memory --repeats 15 --threads 1')
-QUICKSTART = 'python tools/quickstart.py'
-TEXT = '''\
-# Quickstart: handwritten digits with and without A-FAN
+from quickstart_task import Task
 
-A small stock ResNet-18 (16 channels in its first stage) on 200 training and 898 test images of scikit-learn's
-handwritten digits, {epochs} epochs, {seeds} per arm. Arms with the same seed start from the same weights and see the
-same images in the same order. Accuracies are those of the last epoch.
+TEXT = '''\
+# Quickstart: {title} with and without A-FAN
+
+{setting}, {epochs} epochs, {seeds} per arm. Arms with the same seed start from the same weights and see the same images
+in the same order. Every {metrics} is that of the last epoch.
 
 ## Results
 
@@ -26,8 +24,8 @@ same images in the same order. Accuracies are those of the last epoch.
 
 ## Runs
 
-| arm | seed | test accuracy, % | made by |
-|---|---|---|---|
+| arm | seed | {columns} | made by |
+|---|---|{lines}---|
 {runs}
 
 ## Training curves
@@ -37,14 +35,7 @@ adversarial terms, so the two losses are no comparison.
 
 ![curves](curves.png)
 
-## Features
-
-Four test images: the clean feature at the tap of the trained A-FAN model of seed 0, the feature perturbed by every
-strength, and the clean feature with the statistics of the perturbed one re-injected. For each image the channel that
-moves most, and beside it the difference from the clean feature.
-
-![features](features.png)
-
+{pictures}
 This call took {seconds:.0f} s ({reused} runs were finished before), {versions}.
 '''
 
@@ -72,42 +63,57 @@ def signed(values: Sequence[float]) -> str:
     return f'{sign}{text} ({", ".join(f"{v:+.2f}" for v in values)})'
 
 
-def write_report(work_dir: str, results: Dict[str, List[Dict]], cost: Dict, epochs: int, seconds: float) -> str:
+def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost: Dict, epochs: int, pictures: str,
+                 seconds: float) -> str:
     """Write ``report.md`` and return its text.
 
     Args:
+        task: The demo.
         work_dir: Folder of the demo; the pictures are there already.
-        results: For each arm one result per seed, as ``quickstart.train_run`` returns them.
+        results: For each arm one result per seed, as ``quickstart_runs.train_run`` returns them.
         cost: What :func:`mmafan.analysis.measure_step_cost` found, as plain numbers.
         epochs: Length of every run.
+        pictures: Sections about the task's own pictures.
         seconds: What this call of the demo took.
     """
     import mmengine
     import torch
-    accuracy = {arm: [r['accuracy'] for r in runs] for arm, runs in results.items()}
-    difference = [b - a for a, b in zip(accuracy['baseline'], accuracy['afan'])]
-    seeds = len(difference)
+    seeds = len(results['baseline'])
     reused = sum(r['reused'] for runs in results.values() for r in runs)
-    trained = f'`{QUICKSTART} --seeds {seeds} --epochs {epochs}`'
-    timed = f'`{COST_COMMAND}`'
+    trained = f'`python tools/quickstart.py {task.name} --seeds {seeds} --epochs {epochs}`'
+    timed = f'`{task.cost_command}`'
+    rows, differences = [], []
+    for metric in task.metrics:
+        baseline, afan = ([r['metrics'][metric.key] for r in results[arm]] for arm in ('baseline', 'afan'))
+        differences.append([b - a for a, b in zip(baseline, afan)])
+        rows += [
+            (f'baseline: {metric.name}, % (mean ± standard deviation)', mean_and_deviation(baseline), trained),
+            (f'A-FAN: {metric.name}, %', mean_and_deviation(afan), trained),
+            (f'A-FAN minus baseline: {metric.name}, same seed, points', signed(differences[-1]), trained),
+        ]
     tails = '; '.join(f'tap `{name}`: tau = {t["share"]:.2f}, {t["passes"]:.0f} passes'
                       for name, t in cost['tails'].items())
     milliseconds = [f'{cost["seconds"][arm] * 1e3:.1f}' for arm in ('baseline', 'afan')]
-    rows = [
-        ('baseline: test accuracy, % (mean ± standard deviation)', mean_and_deviation(accuracy['baseline']), trained),
-        ('A-FAN: test accuracy, %', mean_and_deviation(accuracy['afan']), trained),
-        ('A-FAN minus baseline, same seed, points', signed(difference), trained),
+    rows += [
         ('measured cost of a step, A-FAN / baseline', f'{cost["ratios"]["afan_over_baseline"]:.2f}', timed),
         ('theoretical cost, 1 + N tau', f'{cost["theory"]:.2f} ({tails})', timed),
         ('median step, baseline and A-FAN, ms', ' and '.join(milliseconds), timed),
     ]
+    names = [metric.name for metric in task.metrics]
     text = TEXT.format(
+        title=task.title,
+        setting=task.setting,
         epochs=epochs,
         seeds=f'{seeds} seeds' if seeds > 1 else '1 seed',
+        metrics=' and '.join(names),
+        columns=' | '.join(f'{name}, %' for name in names),
+        lines='---|' * len(names),
         rows='\n'.join(f'| {what} | {value} | {how} |' for what, value, how in rows),
-        verdict=verdict(difference),
-        runs='\n'.join(f'| {arm} | {seed} | {r["accuracy"]:.2f} | `{r["command"]}` |'
-                       for arm, runs in results.items() for seed, r in enumerate(runs)),
+        verdict=verdict(differences[0]),
+        runs='\n'.join(
+            f'| {arm} | {seed} | {" | ".join(format(v, ".2f") for v in r["metrics"].values())} | `{r["command"]}` |'
+            for arm, runs in results.items() for seed, r in enumerate(runs)),
+        pictures=pictures,
         seconds=seconds,
         reused=f'{reused} of {2 * seeds}',
         versions=f'torch {torch.__version__}, mmengine {mmengine.__version__}, {torch.get_num_threads()} thread(s)')

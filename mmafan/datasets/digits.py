@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits as a data set: real images that need no download."""
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -10,6 +10,52 @@ from mmafan.registry import DATASETS
 
 SPLITS = ('train', 'test')
 SPLIT_SEED = 0  # the split is part of the data set, whatever seed a run uses
+
+
+def load_digit_images() -> Tuple[np.ndarray, np.ndarray]:
+    """Read the digits.
+
+    Returns:
+        uint8 images of shape (1797, 8, 8) with ink up to 255, and labels of shape (1797,).
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError('the handwritten digits are images of scikit-learn: pip install scikit-learn') from error
+    images, labels = load_digits(return_X_y=True)
+    return (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8), labels
+
+
+def split_digits(labels: np.ndarray,
+                 split: str,
+                 test_fraction: float = 0.5,
+                 num_train_samples: Optional[int] = None) -> np.ndarray:
+    """Return the indices of a split, in the order of the source; arguments as of :class:`DigitsDataset`.
+
+    The images of every class are shuffled; the first ``test_fraction`` of them are for testing. The rest is laid
+    out class after class in turn (0 1 2 ... 9 0 1 ...), so that any first part of it is balanced.
+
+    Raises:
+        ValueError: If ``num_train_samples`` is larger than the train split.
+    """
+    random = np.random.RandomState(SPLIT_SEED)
+    test, train = [], []
+    for label in range(10):
+        own = random.permutation(np.flatnonzero(labels == label))
+        count = int(round(len(own) * test_fraction))
+        test.append(own[:count])
+        train.append(own[count:])
+    if split == 'test':
+        return np.sort(np.concatenate(test))
+    turns = np.concatenate([np.arange(len(own)) for own in train])
+    pool = np.concatenate(train)[np.argsort(turns, kind='stable')]
+    wanted = len(pool) if num_train_samples is None else num_train_samples
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 < wanted <= len(pool):
+        raise ValueError(f'num_train_samples must be None or an integer from 1 to {len(pool)}, got {wanted!r}')
+    return np.sort(pool[:wanted])
 
 
 @DATASETS.register_module()
@@ -61,16 +107,11 @@ class DigitsDataset(BaseDataset):
 
     def load_data_list(self) -> List[dict]:
         """Read, split and enlarge the images."""
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise ImportError('DigitsDataset reads its images from scikit-learn: pip install scikit-learn') from error
         import cv2
-        images, labels = load_digits(return_X_y=True)
-        images = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
+        images, labels = load_digit_images()
         size = (self.image_size, self.image_size)
         data = []
-        for index in self._choose(labels):
+        for index in split_digits(labels, self.split, self.test_fraction, self.num_train_samples):
             img = cv2.resize(images[index], size, interpolation=cv2.INTER_LINEAR)
             data.append(
                 dict(
@@ -80,27 +121,3 @@ class DigitsDataset(BaseDataset):
                     img_shape=size,
                     ori_shape=(8, 8)))
         return data
-
-    def _choose(self, labels: np.ndarray) -> np.ndarray:
-        """Indices of the split, in the order of the source.
-
-        The images of every class are shuffled; the first ``test_fraction`` of them are for testing. The rest is laid
-        out class after class in turn (0 1 2 ... 9 0 1 ...), so that any first part of it is balanced.
-        """
-        random = np.random.RandomState(SPLIT_SEED)
-        test, train = [], []
-        for label in range(10):
-            own = random.permutation(np.flatnonzero(labels == label))
-            count = int(round(len(own) * self.test_fraction))
-            test.append(own[:count])
-            train.append(own[count:])
-        if self.split == 'test':
-            return np.sort(np.concatenate(test))
-        turns = np.concatenate([np.arange(len(own)) for own in train])
-        pool = np.concatenate(train)[np.argsort(turns, kind='stable')]
-        wanted = self.num_train_samples
-        if wanted is None:
-            wanted = len(pool)
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 < wanted <= len(pool):
-            raise ValueError(f'num_train_samples must be None or an integer from 1 to {len(pool)}, got {wanted!r}')
-        return np.sort(pool[:wanted])

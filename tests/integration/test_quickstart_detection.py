@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def test_demo_writes_the_scenes_that_the_configs_read(tools, repo, tmp_path, mon
     for loader, count in ((cfg.train_dataloader, settings['num_train']), (cfg.val_dataloader, settings['num_test'])):
         annotations = tmp_path / loader.dataset.data_root / loader.dataset.ann_file
         assert len(json.loads(annotations.read_text())['images']) == count
+
+
+def test_missing_operators_are_one_sentence(tools, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, 'mmcv.ops', None)
+    with pytest.raises(SystemExit) as error:
+        tools('quickstart_detection').prepare()
+    assert error.value.code == 2
+    assert 'bash tools/setup_env.sh' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_boxes_are_drawn_where_they_are(tools):
