@@ -218,7 +218,7 @@ class AFANModelMixin(AdversarialPasses):
         if runtime.config.learn_strengths is not None and not runtime.hooked:
             raise ValueError("afan.learn_strengths needs custom_hooks=[dict(type='mmafan.AdvFeatureHook')], which "
                              'updates the learned strengths')
-        if not runtime.checked:
+        if not runtime.checked and not runtime.num_waits:
             self.restore_norms()
             if runtime.config.batch_norm == 'separate' and not runtime.hooked:
                 print_log("afan.batch_norm='separate' without AdvFeatureHook: the auxiliary norms will not be in the "
