@@ -48,8 +48,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox')
 test_evaluator = val_evaluator
 
-# From scratch with few scenes the optimizer's defaults scatter with the seed: hence the longer warm-up
-# and the shorter memory of the squared gradients.
+# From scratch with few scenes the optimizer's defaults scatter with the seed: hence the longer
+# warm-up and the shorter memory of the squared gradients.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.99), weight_decay=0.05))

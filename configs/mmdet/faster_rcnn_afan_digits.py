@@ -1,5 +1,5 @@
-# The detection demo with A-FAN: features after the second stage, one drawn strength for each image, the two stronger
-# ones re-injected, and the vector of each RoI. The weights sum to 1.
+# The detection demo with A-FAN: features after the second stage, one drawn strength for each image,
+# the two stronger ones re-injected, and the vector of each RoI. The weights sum to 1.
 _base_ = './faster_rcnn_digits.py'
 
 custom_hooks = [dict(type='mmafan.AdvFeatureHook')]

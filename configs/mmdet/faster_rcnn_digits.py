@@ -1,4 +1,5 @@
-# Baseline of the detection demo: a small stock Faster R-CNN, from scratch, on scenes of handwritten digits.
+# Baseline of the detection demo: a small stock Faster R-CNN, from scratch, on scenes of handwritten
+# digits.
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../_base_/digit_scenes.py']
 
 model = dict(
