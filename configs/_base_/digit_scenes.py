@@ -50,6 +50,8 @@ test_evaluator = val_evaluator
 
 # From scratch with few scenes the optimizer's defaults scatter with the seed: hence the longer
 # warm-up and the shorter memory of the squared gradients.
+# Both were chosen by the baseline's test mAP on the demo's own seeds, 0 to 2: its small spread is in
+# part that choice.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.99), weight_decay=0.05))
