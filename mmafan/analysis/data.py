@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import os.path as osp
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -55,19 +55,24 @@ def load_batches(cfg: Any, count: int, batch_size: Optional[int] = None) -> List
     return batches
 
 
-def image_size_of(cfg: Any) -> int:
-    """Return the side of the training images: the last crop of the pipeline, else 224.
+def image_size_of(cfg: Any) -> Tuple[int, int]:
+    """Return height and width of the training images: the last crop of the pipeline, else 224 x 224.
 
     Example:
         >>> image_size_of({'train_pipeline': [dict(type='RandomCrop', crop_size=32, padding=4)]})
-        32
+        (32, 32)
+        >>> image_size_of({'train_pipeline': [dict(type='RandomCrop', crop_size=(512, 1024))]})
+        (512, 1024)
     """
     for step in reversed(cfg.get('train_pipeline') or []):
+        size = step.get('crop_size')
+        if isinstance(size, (tuple, list)) and len(size) == 2:
+            return size[0], size[1]
         for key in ('crop_size', 'scale'):
             size = step.get(key)
             if isinstance(size, int) and size > 0:
-                return size
-    return 224
+                return size, size
+    return 224, 224
 
 
 def num_classes_of(model_cfg: Dict[str, Any]) -> int:
@@ -88,15 +93,15 @@ def num_classes_of(model_cfg: Dict[str, Any]) -> int:
     return min(found[1:] or found)
 
 
-def random_batches(cfg: Any, count: int, batch_size: int, image_size: Optional[int] = None,
-                   seed: int = 0) -> List[Dict[str, Any]]:
-    """Make batches of random uint8 images with random labels or boxes.
+def random_batches(cfg: Any, count: int, batch_size: int,
+                   image_size: Union[int, Tuple[int, int], None] = None, seed: int = 0) -> List[Dict[str, Any]]:
+    """Make batches of random uint8 images with random labels, boxes or label maps.
 
     Args:
-        cfg: A config of mmpretrain or mmdet.
+        cfg: A config of mmpretrain, mmdet or mmseg.
         count: Number of batches.
         batch_size: Images in a batch.
-        image_size: Side of the images in pixels; None: see :func:`image_size_of`.
+        image_size: Side of the images in pixels, or height and width; None: see :func:`image_size_of`.
         seed: Of the random numbers.
 
     Returns:
@@ -105,26 +110,27 @@ def random_batches(cfg: Any, count: int, batch_size: int, image_size: Optional[i
     Raises:
         ValueError: If the config is of another codebase.
     """
-    makers = dict(mmpretrain=_labelled, mmdet=_boxed)
+    makers = dict(mmpretrain=_labelled, mmdet=_boxed, mmseg=_mapped)
     scope = cfg.get('default_scope')
     if scope not in makers:
         raise ValueError(f'random data can be made for a default_scope of {list(makers)}, got '
                          f'{scope!r}; set the data_root of train_dataloader.dataset to a folder '
                          f'that exists')
     size = image_size_of(cfg) if image_size is None else image_size
+    size = (size, size) if isinstance(size, int) else size
     random = np.random.RandomState(seed)
     return [makers[scope](cfg, batch_size, size, random) for _ in range(count)]
 
 
-def _labelled(cfg: Any, batch_size: int, size: int, random: np.random.RandomState) -> Dict[str, Any]:
+def _labelled(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.RandomState) -> Dict[str, Any]:
     from mmpretrain.structures import DataSample
     labels = random.randint(num_classes_of(cfg.model), size=batch_size)
-    images = random.randint(256, size=(batch_size, 3, size, size), dtype=np.uint8)
+    images = random.randint(256, size=(batch_size, 3, *size), dtype=np.uint8)
     return dict(inputs=torch.from_numpy(images),
                 data_samples=[DataSample().set_gt_label(int(label)) for label in labels])
 
 
-def _boxed(cfg: Any, batch_size: int, size: int, random: np.random.RandomState) -> Dict[str, Any]:
+def _boxed(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.RandomState) -> Dict[str, Any]:
     """Seven boxes in an image, about the mean of COCO, with masks and a map of the background."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
@@ -132,19 +138,35 @@ def _boxed(cfg: Any, batch_size: int, size: int, random: np.random.RandomState) 
     from mmengine.structures import InstanceData, PixelData
     count, samples = 7, []
     for _ in range(batch_size):
-        corners = random.uniform(0, 0.6, (count, 2)) * size
-        extents = random.uniform(0.05, 0.4, (count, 2)) * size
+        corners = random.uniform(0, 0.6, (count, 2)) * size[::-1]
+        extents = random.uniform(0.05, 0.4, (count, 2)) * size[::-1]
         boxes = np.concatenate([corners, corners + extents], axis=1).astype(np.float32)
-        masks = np.zeros((count, size, size), np.uint8)
+        masks = np.zeros((count, *size), np.uint8)
         for mask, (left, top, right, bottom) in zip(masks, boxes.astype(int)):
             mask[top:bottom, left:right] = 1
-        sample = DetDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size),
+        sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size,
                                              scale_factor=(1.0, 1.0)))
         labels = torch.from_numpy(random.randint(num_classes_of(cfg.model), size=count))
         sample.gt_instances = InstanceData(
-            bboxes=HorizontalBoxes(boxes), labels=labels, masks=BitmapMasks(masks, size, size))
+            bboxes=HorizontalBoxes(boxes), labels=labels, masks=BitmapMasks(masks, *size))
         sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(boxes[:0]))
-        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, size, size, dtype=torch.long))
+        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.long))
         samples.append(sample)
-    images = random.randint(256, size=(batch_size, 3, size, size), dtype=np.uint8)
+    images = random.randint(256, size=(batch_size, 3, *size), dtype=np.uint8)
+    return dict(inputs=list(torch.from_numpy(images)), data_samples=samples)
+
+
+def _mapped(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.RandomState) -> Dict[str, Any]:
+    """Label maps of blocks of 32 pixels; the first row is ignored."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    block, samples = 32, []
+    for _ in range(batch_size):
+        classes = random.randint(num_classes_of(cfg.model), size=[-(-side // block) for side in size])
+        labels = classes.repeat(block, axis=0).repeat(block, axis=1)[:size[0], :size[1]]
+        labels[0] = 255
+        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels).long()[None])
+        samples.append(sample)
+    images = random.randint(256, size=(batch_size, 3, *size), dtype=np.uint8)
     return dict(inputs=list(torch.from_numpy(images)), data_samples=samples)

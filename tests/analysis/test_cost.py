@@ -147,19 +147,20 @@ def test_model_without_afan_is_refused(model):
 
 
 @pytest.mark.parametrize('pipeline, size', [
-    ([dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')], 32),
-    ([dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=224)], 224),
-    ([dict(type='RandomResizedCrop', scale=192)], 192),
-    ([dict(type='Resize', scale=(64, 48))], 224),
-    (None, 224),
+    ([dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')], (32, 32)),
+    ([dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=224)], (224, 224)),
+    ([dict(type='RandomResizedCrop', scale=192)], (192, 192)),
+    ([dict(type='Resize', scale=(64, 48))], (224, 224)),
+    ([dict(type='RandomCrop', crop_size=(512, 1024))], (512, 1024)),
+    (None, (224, 224)),
 ])
 def test_image_size_of_a_pipeline(pipeline, size):
     assert image_size_of(dict(train_pipeline=pipeline)) == size
 
 
 def test_random_batches_of_an_unknown_codebase():
-    with pytest.raises(ValueError, match="'mmpretrain', 'mmdet'.*got 'mmseg'; set the data_root"):
-        random_batches(Config(dict(default_scope='mmseg')), 1, 1)
+    with pytest.raises(ValueError, match="'mmdet', 'mmseg'.*got 'mmrotate'; set the data_root"):
+        random_batches(Config(dict(default_scope='mmrotate')), 1, 1)
 
 
 def test_random_batches_for_detectors():
@@ -174,3 +175,12 @@ def test_random_batches_for_detectors():
             assert (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 64
             assert sample.gt_instances.labels.max() < 5 and sample.gt_instances.masks.masks.any(axis=(1, 2)).all()
     assert not torch.equal(first[0]['inputs'][0], first[1]['inputs'][0])
+
+
+def test_random_batches_for_segmentors():
+    cfg = Config(dict(default_scope='mmseg', model=dict(decode_head=dict(num_classes=5))))
+    [batch], [twin] = (random_batches(cfg, 1, 3, (64, 96), seed=4) for _ in range(2))
+    for image, sample, other in zip(batch['inputs'], batch['data_samples'], twin['data_samples']):
+        labels = sample.gt_sem_seg.data
+        assert image.shape == (3, 64, 96) and image.dtype == torch.uint8 and labels.shape == (1, 64, 96)
+        assert (labels[:, 0] == 255).all() and labels[:, 1:].max() < 5 and torch.equal(labels, other.gt_sem_seg.data)

@@ -42,7 +42,7 @@ def test_json_has_the_documented_keys():
         result['seconds']['afan'] / result['seconds']['baseline'])
     assert result['ratios']['published_over_afan'] == pytest.approx(
         result['seconds']['published'] / result['seconds']['afan'])
-    assert (result['data'], result['image_size'], result['threads']) == ('random', 16, 1)
+    assert (result['data'], result['image_size'], result['threads']) == ('random', [16, 16], 1)
     assert (result['schedule'], result['clock']) == ('two_phase', 'wall')
 
 

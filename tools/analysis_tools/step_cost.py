@@ -44,7 +44,7 @@ def parse_args(argv=None) -> argparse.Namespace:
                         help='side of the random images (default: the crop of the config)')
     parser.add_argument('--synthetic', action='store_true',
                         help="random images, also where the config's own data is there "
-                        '(classification and detection; used anyway where the data folder is missing)')
+                        '(used anyway where the data folder is missing)')
     parser.add_argument('--num-batches', type=positive, default=2,
                         help='different batches, used in turn (default: 2)')
     parser.add_argument('--repeats', type=positive, default=9,
@@ -83,8 +83,8 @@ def measure(args: argparse.Namespace) -> dict:
     batch_size = args.batch_size or cfg.train_dataloader.get('batch_size', 1)
     synthetic = args.synthetic or not has_data(cfg)
     if synthetic:
-        image_size = args.image_size or image_size_of(cfg)
-        batches = random_batches(cfg, args.num_batches, batch_size, image_size)
+        image_size = [args.image_size] * 2 if args.image_size else list(image_size_of(cfg))
+        batches = random_batches(cfg, args.num_batches, batch_size, tuple(image_size))
     else:
         image_size = None
         batches = load_batches(cfg, args.num_batches, args.batch_size)
@@ -101,7 +101,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 def report(result: dict) -> str:
     """Lay the result out as text."""
-    images = (f'{result["image_size"]} x {result["image_size"]} random images'
+    images = (f'{" x ".join(map(str, result["image_size"]))} random images'
               if result['data'] == 'random' else "samples of the config's data")
     lines = [f'{osp.basename(result["config"])}: {result["batch_size"]} {images} a step, '
              f'{result["device"]}, {result["threads"]} threads, torch {result["torch"]}, '
