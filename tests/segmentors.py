@@ -39,8 +39,8 @@ BACKBONE_TAPS = dict(deeplabv3plus='backbone.layer3', segformer='backbone.layers
                      mask2former='backbone.layer2')
 
 
-def stock_config(name, **changes):
-    """Return the model config of a small stock segmentor, with BN in place of SyncBN."""
+def stock_config(name, sync_bn=False, **changes):
+    """Return the model config of a small stock segmentor, with BN in place of SyncBN unless ``sync_bn``."""
     import mmseg
     path, small = SEGMENTORS[name]
     cfg = Config.fromfile(f'{mmseg.__path__[0]}/.mim/configs/{path}')
@@ -57,7 +57,8 @@ def stock_config(name, **changes):
             for item in value.values():
                 use_bn(item)
 
-    use_bn(cfg.model)
+    if not sync_bn:
+        use_bn(cfg.model)
     return cfg.model
 
 
@@ -76,11 +77,12 @@ def build(name, afan=None, double=False, seed=1, **changes):
     return model.double() if double else model
 
 
-def make_batch(num_images=3, size=(64, 64), seed=5, dtype=torch.float32, ignored=0):
+def make_batch(num_images=3, size=(64, 64), seed=5, dtype=torch.float32, ignored=0, margin=8):
     """Make preprocessed arguments of ``loss``: random images and label maps of blocks.
 
     Args:
         ignored: Number of images, the first ones, that are all ignore label.
+        margin: Rows of ignore label at the top of every image.
     """
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
@@ -88,7 +90,7 @@ def make_batch(num_images=3, size=(64, 64), seed=5, dtype=torch.float32, ignored
     samples = []
     for index in range(num_images):
         labels = random.randint(4, size=(size[0] // 16, size[1] // 16)).repeat(16, axis=0).repeat(16, axis=1)
-        labels[:8] = 255
+        labels[:margin] = 255
         if index < ignored:
             labels[:] = 255
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))

@@ -1,11 +1,13 @@
-"""Training without CUDA: the three places where mmengine takes a GPU for granted.
+"""Training without CUDA: the places where mmengine and torch take a GPU for granted.
 
 Nothing here runs where CUDA, or another accelerator that mmengine knows, is at hand.
 """
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,6 +16,8 @@ from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+
+SYNC_NORMS = ('SyncBN', 'MMSyncBN')
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -47,6 +51,7 @@ def adapt_to_cpu(cfg: Config) -> None:
     - AMP becomes :class:`CPUAmpOptimWrapper`.
     - The process group is started here, with gloo: mmengine's ``init_dist`` calls ``torch.cuda.set_device``, and
       leaves a group that exists alone.
+    - SyncBN becomes BN in several processes: ``DistributedDataParallel`` refuses it for a module on the CPU.
     - ``device_ids`` becomes None: ``Runner.wrap_model`` passes ``[LOCAL_RANK]``, which ``DistributedDataParallel``
       refuses for a module on the CPU; a value in ``model_wrapper_cfg`` goes before that default.
     """
@@ -59,9 +64,25 @@ def adapt_to_cpu(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
         cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+        if _unsynchronise(cfg.model) + bool(cfg.pop('sync_bn', None)):
+            print_log('no CUDA device: SyncBN becomes BN, whose statistics are those of each process', 'current',
+                      logging.WARNING)
     if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
         cfg.optim_wrapper.type = 'mmengine.CPUAmpOptimWrapper'
         print_log('no CUDA device: mixed precision uses bfloat16 (float16 autocast is for CUDA only)', 'current')
+
+
+def _unsynchronise(value: Any) -> int:
+    """Turn every ``norm_cfg`` of SyncBN in a config into BN, in place; return how many there were."""
+    count = 0
+    if isinstance(value, dict):
+        if value.get('type') in SYNC_NORMS:
+            value['type'] = 'BN'
+            count = 1
+        return count + sum(_unsynchronise(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(_unsynchronise(item) for item in value)
+    return 0
 
 
 def _start_gloo(cfg: Config) -> None:

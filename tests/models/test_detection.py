@@ -6,7 +6,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mmengine.optim import OptimWrapper
 
 pytest.importorskip('mmdet', reason='mmdet is not installed')
 pytest.importorskip('mmcv.ops', reason='detectors need mmcv with its operators')
@@ -15,6 +14,7 @@ from mmengine.config import ConfigDict  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 
 from ..detectors import DETECTORS, ROI, ROI_LOSSES, TAPS, build, make_batch, stock_config  # noqa: E402
+from ..training import step  # noqa: E402
 
 FIELDS = dict(step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True), weight=0.25)
 
@@ -32,30 +32,6 @@ def taps_of(name, **fields):
 
 def batch_for(name, **kwargs):
     return make_batch(masks=name == 'mask_rcnn', **kwargs)
-
-
-def as_data(batch):
-    return dict(inputs=list(batch['inputs']), data_samples=batch['data_samples'])
-
-
-def step(model, batch, lr=0.0, seed=3):
-    """Train one step; return its log and its gradients."""
-    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=lr))
-    gradients = {}
-    stock = wrapper.optimizer.step
-
-    def keep(*args):
-        gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-        return stock(*args)
-
-    wrapper.optimizer.step = keep
-    handle = model.data_preprocessor.register_forward_hook(lambda *_: batch)
-    torch.manual_seed(seed)
-    try:
-        log = model.train_step(as_data(batch), wrapper)
-    finally:
-        handle.remove()
-    return {k: float(v) for k, v in log.items()}, gradients
 
 
 def own_attributes(model):
