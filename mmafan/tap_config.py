@@ -137,8 +137,8 @@ class TapConfig:
                                  f'got {len(given)}')
         object.__setattr__(self, 'strengths', tuple(float(s) for s in strengths))
         object.__setattr__(self, 'reinject', tuple(reinject) * (count if len(reinject) == 1 else 1))
-        object.__setattr__(self, 'weight', tuple(float(v) for v in weight) *
-                           (count if len(weight) == 1 else 1))
+        one_pass = self.strength_sampling == 'random' or len(weight) > 1
+        object.__setattr__(self, 'weight', tuple(float(v) for v in weight) * (1 if one_pass else count))
 
     @property
     def attacks_some(self) -> bool:

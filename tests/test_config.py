@@ -396,8 +396,10 @@ def test_defaults():
     assert tap.active and tap.num_passes == 1
 
 
-def test_a_list_of_modules_means_its_last(tiny_config):
-    model = ROOT_MODELS.build(tiny_config(afan=afan(dict(module='head.layers')),
+@pytest.mark.parametrize('fields', [
+    dict(), dict(strengths=(0.5, 1.0), strength_sampling='random', weight=0.3), dict(strengths=(0.5, 1.0), weight=0.3)])
+def test_a_list_of_modules_means_its_last(tiny_config, fields):
+    model = ROOT_MODELS.build(tiny_config(afan=afan(dict(module='head.layers', **fields)),
                                           head=dict(type='StackedLinearClsHead', mid_channels=[8])))
     assert model.afan.config.taps['s'].module == 'head.layers.1'
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 import warnings
+from importlib import metadata
 from typing import Any, Callable, Dict, Optional
 
 from _common import build_runner
@@ -61,13 +62,15 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         hooks: Further mmengine hooks.
 
     Returns:
-        ``metrics``: numbers of the last validation by name; ``reused``: whether the run was finished before.
+        ``metrics``: numbers of the last validation by name; ``seconds`` that training took, of the last session where
+        the run was resumed; ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished
+        before.
     """
     result_path, start_path = (osp.join(cfg.work_dir, name) for name in ('result.json', 'started.json'))
     identity = fingerprint(cfg, data)
     result = read_json(result_path)
     if result.get('fingerprint') == identity:
-        return dict(metrics=result['metrics'], reused=True)
+        return dict(result, reused=True)
     started = read_json(start_path)
     if started and started.get('fingerprint') != identity:
         shutil.rmtree(cfg.work_dir)  # a run with other settings
@@ -75,6 +78,7 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     write_json(start_path, dict(fingerprint=identity))
     from mmengine.hooks import Hook
     found: Dict[str, float] = {}
+    begin = time.monotonic()
 
     class Report(Hook):
 
@@ -95,5 +99,15 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         runner.train()
         if not found:  # killed between the last epoch and its validation
             runner.val()
-    write_json(result_path, dict(metrics=found, fingerprint=identity))
-    return dict(metrics=found, reused=False)
+    result = dict(metrics=found, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
+    write_json(result_path, result)
+    return dict(result, reused=False)
+
+
+def versions() -> Dict[str, str]:
+    """Versions of the packages that a result depends on, those that are installed."""
+    found = {}
+    for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation', 'mmafan'):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
