@@ -1,6 +1,7 @@
 """Workarounds for stock OpenMMLab behaviour, each in one function, applied when mmafan is imported."""
 from __future__ import annotations
 
+import functools
 from pickle import UnpicklingError
 from typing import Any, List
 
@@ -53,7 +54,27 @@ def _history_method(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
+def accept_shape_beside_inputs() -> None:
+    """Let mmengine count operations for inputs whose shape is given too, as mmseg 1.2.2's ``get_flops.py`` does.
+
+    mmengine 0.10.7 refuses both (``"input_shape" and "inputs" cannot be both set``). No longer needed once mmseg's tool
+    gives one of them; ``tests/test_compat.py`` tells when.
+    """
+    from mmengine import analysis
+    stock = analysis.get_model_complexity_info
+    if getattr(stock, '_accepts_both', False):
+        return
+
+    @functools.wraps(stock)
+    def get_model_complexity_info(model: Any, input_shape: Any = None, inputs: Any = None, **kwargs: Any) -> Any:
+        return stock(model, None if inputs is not None else input_shape, inputs, **kwargs)
+
+    get_model_complexity_info._accepts_both = True  # type: ignore[attr-defined]
+    analysis.get_model_complexity_info = get_model_complexity_info
+
+
 def apply() -> None:
     """Apply every workaround; safe to call again."""
     register_config_package()
     allow_checkpoint_classes()
+    accept_shape_beside_inputs()

@@ -136,7 +136,12 @@ def stock(tmp_path_factory):
                 return str(error)
             return None
 
-        found = dict(checkpoint=error_of(_load_checkpoint, sys.argv[1]), config=error_of(Config.fromfile, sys.argv[2]))
+        def count(path):
+            from mmengine.analysis import get_model_complexity_info
+            get_model_complexity_info(torch.nn.Linear(2, 2), (2, ), inputs=torch.rand(1, 2))
+
+        found = dict(checkpoint=error_of(_load_checkpoint, sys.argv[1]), config=error_of(Config.fromfile, sys.argv[2]),
+                     flops=error_of(count, None))
         print(json.dumps(dict(found, mmafan='mmafan' in sys.modules)))
         ''')
     done = subprocess.run([sys.executable, '-c', script, checkpoint, str(folder / 'config.py')],
@@ -157,3 +162,17 @@ def test_allow_checkpoint_classes_is_still_needed(stock):
 def test_register_config_package_is_still_needed(stock):
     assert 'does not support to load mmafan config' in str(stock['config']), (
         'stock mmengine looks for packages it does not know: the workaround compat.register_config_package can go')
+
+
+def test_accept_shape_beside_inputs_is_still_needed(stock):
+    assert 'cannot be both set' in str(stock['flops']), (
+        'stock mmengine counts for a shape beside inputs: the workaround compat.accept_shape_beside_inputs can go')
+
+
+def test_a_shape_beside_inputs_is_accepted():
+    from mmengine.analysis import get_model_complexity_info
+    layer = torch.nn.Linear(2, 3, bias=False)
+    found = [get_model_complexity_info(layer, *shape, inputs=torch.rand(5, 2), show_table=False, show_arch=False)
+             for shape in ((), ((2, ), ))]
+    assert [f['flops'] for f in found] == [5 * 2 * 3] * 2
+    assert get_model_complexity_info(layer, (2, ), show_table=False, show_arch=False)['flops'] == 2 * 3

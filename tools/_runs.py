@@ -92,6 +92,8 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     with quiet():
         from _cpu import adapt_to_cpu
         cfg.experiment_name = f'run_{time.time_ns()}'
+        if cfg.get('visualizer'):  # mmengine keeps one for each name, with the folder of its first run
+            cfg.visualizer.name = cfg.experiment_name
         adapt_to_cpu(cfg)
         runner = build_runner(cfg)
         for hook in (Report(), *hooks):

@@ -125,11 +125,11 @@ class AdvFeatureHook(Hook):
                                f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
             runtime.learned.step(runtime.grad_scale)
+        runner.message_hub.update_scalar('train/afan_strength_scale', runtime.strength_scale)
         if self._logs_at(batch_idx):
             measured = runtime.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
             scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
-            scalars['strength_scale'] = runtime.strength_scale
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
             runner.message_hub.update_scalars({f'train/afan_{k}': v for k, v in scalars.items()})
