@@ -1,0 +1,125 @@
+"""Studies: what is wrong in a file, the numbers of the table, and (slow) a study that is killed and goes on."""
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+pytest.importorskip('mmpretrain', reason='the configs of the studies are for mmpretrain')
+
+CONFIG = 'configs/mmpretrain/resnet_afan_digits.py'
+
+
+@pytest.fixture
+def study(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / 'tools'))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    return importlib.import_module('_study')
+
+
+@pytest.fixture
+def write(repo, tmp_path):
+
+    def write(**fields):
+        values = dict(config=str(repo / CONFIG), metric='accuracy/top1', seeds=2, cost_repeats=0,
+                      arms=dict(baseline=dict(stock=True), afan=dict()))
+        values.update(fields)
+        path = tmp_path / 'mine.py'
+        path.write_text('\n'.join(f'{k} = {v!r}' for k, v in values.items() if v is not ...))
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize('fields, sentence', [
+    (dict(arms=dict(afan=dict())), "arms of .* must be a dict with 'baseline' and at least one other arm"),
+    (dict(arms=dict(baseline=dict())), "at least one other arm, got .'baseline'."),
+    (dict(metric=...), 'metric of .* must be the name of a metric in the logs, such as mIoU, got None'),
+    (dict(seeds=0), 'seeds of .* must be a number of at least 1 or different numbers of at least 0, got 0'),
+    (dict(seeds=[1, 1]), r'different numbers of at least 0, got \[1, 1\]'),
+    (dict(seed=3), "mine.py has no field 'seed'; its fields are .*seeds"),
+    (dict(arms=dict(baseline=dict(stok=True), a=dict())), "arms.baseline of .* has no field 'stok'; its fields are "
+                                                          "config, options, stock"),
+    (dict(config=...), r'arms.baseline.config of .* must be a config file, as the study names none'),
+])
+def test_a_wrong_study_is_one_sentence(study, write, capsys, fields, sentence):
+    import re
+    with pytest.raises(SystemExit):
+        study.load_study(write(**fields))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and re.search(sentence, lines[0])
+
+
+def test_a_missing_study_file_is_one_sentence(study, capsys):
+    with pytest.raises(SystemExit):
+        study.load_study('no/such.py')
+    assert "there is no study file 'no/such.py'" in capsys.readouterr().err
+
+
+def test_arms_are_configs(study, write):
+    path = write(options={'train_cfg.max_epochs': 5, 'randomness.seed': 9}, seeds=[3, 8],
+                 arms=dict(baseline=dict(stock=True), big=dict(options={'model.afan.taps.backbone.step_size': 0.7})))
+    found = study.load_study(path, {'train_dataloader.batch_size': 7})
+    assert found.seeds == [3, 8]
+    stock, big = (study.run_config(found, arm, 8, 'work') for arm in ('baseline', 'big'))
+    assert stock.model.type == 'ImageClassifier' and 'afan' not in stock.model
+    assert not [h for h in stock.custom_hooks if 'AdvFeatureHook' in str(h)]
+    assert big.model.afan.taps.backbone.step_size == 0.7
+    for cfg, arm in ((stock, 'baseline'), (big, 'big')):
+        assert cfg.train_cfg.max_epochs == 5 and cfg.randomness.seed == 8 and cfg.train_dataloader.batch_size == 7
+        assert cfg.work_dir == os.path.join('work', arm, 'seed_8') and cfg.resume
+
+
+def test_the_table_by_hand(study):
+    """Differences +1, +2, +3: mean 2, deviation 1, and 4.302653 (t, 0.975, 2 degrees of freedom) / sqrt(3) = 2.484."""
+    arms = dict(baseline=study.Arm(stock=True), a=study.Arm())
+    found = study.Study('s.py', None, arms, 'm')
+    results = dict(baseline={0: 10.0, 1: 20.0, 2: 30.0}, a={0: 11.0, 1: 22.0, 2: 33.0})
+    rows = study.summarise(found, results, dict(baseline=1.0, a=1.5))
+    assert rows[0] == dict(arm='baseline', runs=3, mean=20.0, deviation=10.0, difference=None, interval=None, cost=1.0)
+    assert rows[1]['mean'] == 22 and rows[1]['difference'] == 2 and rows[1]['cost'] == 1.5
+    assert rows[1]['interval'] == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert study.table(found, rows).splitlines()[2:] == ['| baseline | 3 | 20.00 | 10.00 |  | 1.00 |',
+                                                         '| a | 3 | 22.00 | 11.00 | +2.00 ± 2.48 | 1.50 |']
+    [_, one] = study.summarise(found, dict(baseline={0: 1.0}, a={0: 3.0}), {})
+    assert (one['deviation'], one['difference'], one['interval'], one['cost']) == (None, 2.0, None, None)
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_the_same_table(repo, write, tmp_path):
+    pytest.importorskip('sklearn', reason='the images are part of scikit-learn')
+    path = write(options={'train_cfg.max_epochs': 3, 'train_dataloader.dataset.num_train_samples': 60,
+                          'train_dataloader.batch_size': 20, 'default_hooks.checkpoint.interval': 1})
+    environment = dict(os.environ, OMP_NUM_THREADS='1')
+
+    def command(folder):
+        tool = str(repo / 'tools' / 'study.py')
+        return [sys.executable, tool, path, '--work-dir', str(tmp_path / folder), '--jobs', '2']
+
+    def finish(folder):
+        done = subprocess.run(command(folder), cwd=str(repo), env=environment, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, universal_newlines=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-3000:]
+        rows = [line.split(',') for line in (tmp_path / folder / 'rows.csv').read_text().splitlines()]
+        return done.stdout, [row[:4] + row[5:] for row in rows]  # all but the seconds
+
+    straight, rows = finish('straight')
+    with subprocess.Popen(command('killed'), cwd=str(repo), env=environment, stdout=subprocess.PIPE) as process:
+        end = time.monotonic() + 300
+        while not (tmp_path / 'killed' / 'afan' / 'seed_0' / 'last_checkpoint').exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.kill()
+    subprocess.run(['pkill', '-9', '-f', str(tmp_path / 'killed')])
+    assert not (tmp_path / 'killed' / 'table.md').exists()
+    _, again = finish('killed')
+    assert again == rows and len(rows) == 5
+    assert (tmp_path / 'killed' / 'table.md').read_text() == (tmp_path / 'straight' / 'table.md').read_text()
+    assert len({row[4] for row in rows[1:]}) == 4
+    third, _ = finish('straight')
+    assert '[' not in third.split('| arm')[0]  # nothing ran again
+    assert textwrap.dedent(third).count('| baseline | 2 |') == 1

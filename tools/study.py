@@ -1,0 +1,165 @@
+"""Train the arms of a study with several seeds, several runs at a time, and compare them with its baseline.
+
+    python tools/study.py STUDY.py [--work-dir DIR] [--jobs N]
+
+A study file names a config, the arms (what each overrides), the seeds and the metric; configs/studies/README.md
+describes it. Runs of the same seed start from the same weights, where the arms have the same ones, and see the same
+samples in the same order. A killed study goes on where it was when the same command is called again. Beside the table
+it keeps every run as a row of rows.csv.
+"""
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import os.path as osp
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+from _common import CFG_OPTIONS_HELP, stop
+from _runs import fingerprint, quiet, read_json, train_once, write_json
+from _study import BASELINE, Study, load_study, run_config, run_folder, summarise, table
+from mmengine.config import DictAction
+
+COLUMNS = ('arm', 'seed', 'metric', 'value', 'seconds', 'config_sha256', 'versions')
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Train and compare the arms of a study.')
+    parser.add_argument('study', help='study file')
+    parser.add_argument('--work-dir', help='where runs and results go (default: work_dirs/studies/<name of the study>)')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
+    parser.add_argument('--threads', type=int, default=1, help='threads of torch on the CPU, in each run (default: 1)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP + '; in every arm')
+    parser.add_argument('--run', nargs=2, metavar=('ARM', 'SEED'), help=argparse.SUPPRESS)  # one run, in this process
+    args = parser.parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
+    for name in ('jobs', 'threads'):
+        if getattr(args, name) < 1:
+            stop(f'--{name} must be at least 1, got {getattr(args, name)}')
+    return args
+
+
+def train_one(study: Study, arm: str, seed: int, work_dir: str) -> None:
+    """Train one run in this process, unless it is finished."""
+    train_once(run_config(study, arm, seed, work_dir), {})
+
+
+def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict[str, Any]]:
+    """Return the result of a run, or None where it is not finished or was one of other settings."""
+    cfg = run_config(study, arm, seed, work_dir)
+    result = read_json(osp.join(run_folder(work_dir, arm, seed), 'result.json'))
+    if not result or result['fingerprint'] != fingerprint(cfg, {}):
+        return None
+    if study.metric not in result['metrics']:
+        stop(f'metric of {study.path} must be one of {sorted(result["metrics"])}, got {study.metric!r}')
+    return result
+
+
+def train_all(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[Tuple[str, int], Dict[str, Any]]:
+    """Train every run that is not finished, ``args.jobs`` at a time; return all results."""
+    waiting = [(arm, seed) for seed in study.seeds for arm in study.arms]
+    results: Dict[Tuple[str, int], Dict[str, Any]] = {}
+    running: Dict[Tuple[str, int], subprocess.Popen] = {}
+    total = len(waiting)
+    environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+    try:
+        while waiting or running:
+            while waiting and len(running) < args.jobs:
+                arm, seed = key = waiting.pop(0)
+                found = result_of(study, arm, seed, work_dir)
+                if found is not None:
+                    results[key] = found
+                    continue
+                running[key] = subprocess.Popen(
+                    [sys.executable, osp.abspath(__file__), *args.argv, '--run', arm, str(seed)], env=environment)
+            for key in [k for k, process in running.items() if process.poll() is not None]:
+                if running.pop(key).returncode:
+                    stop(f'the run of arm {key[0]!r} with seed {key[1]} failed; its log is in '
+                         f'{run_folder(work_dir, *key)}, and the same command goes on from here')
+                found = result_of(study, *key, work_dir)
+                assert found is not None, 'a finished run has a result'
+                results[key] = found
+                print(f'[{len(results)}/{total}] {key[0]}, seed {key[1]}: {study.metric} '
+                      f'{found["metrics"][study.metric]:.4f} in {found["seconds"]:.0f} s', flush=True)
+            time.sleep(0.2)
+    finally:
+        for process in running.values():
+            process.terminate()
+    return results
+
+
+def measure_costs(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[str, float]:
+    """Measure the step of every arm in steps of its stock model, one arm after the other."""
+    import torch
+    from _cpu import adapt_to_cpu
+
+    from mmafan.analysis import load_batches, measure_step_cost
+    torch.set_num_threads(args.threads)
+    costs = {}
+    for name, arm in study.arms.items():
+        if arm.stock:
+            costs[name] = 1.0
+            continue
+        cfg = run_config(study, name, study.seeds[0], work_dir)
+        path = osp.join(work_dir, name, 'cost.json')
+        key = fingerprint(cfg, dict(repeats=study.cost_repeats, threads=args.threads))
+        known = read_json(path)
+        if known.get('key') != key:
+            print(f'measuring the cost of a step of {name} ...', flush=True)
+            with quiet():
+                adapt_to_cpu(cfg)
+                cost = measure_step_cost(cfg, load_batches(cfg, 2), study.cost_repeats, published=False, memory=False,
+                                         process_time=not torch.cuda.is_available())
+            known = dict(key=key, cost=cost.to_dict())
+            write_json(path, known)
+        costs[name] = known['cost']['ratios']['afan_over_baseline']
+    return costs
+
+
+def write_rows(study: Study, results: Dict[Tuple[str, int], Dict[str, Any]], path: str) -> None:
+    """Write every run as a row."""
+    rows: List[Tuple[Any, ...]] = [
+        (arm, seed, study.metric, result['metrics'][study.metric], round(result['seconds'], 1), result['fingerprint'],
+         ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
+        for arm in study.arms for seed in study.seeds for result in [results[arm, seed]]]
+    with open(path, 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def main(argv=None) -> None:
+    """Train, measure, print."""
+    args = parse_args(argv)
+    study = load_study(args.study, args.cfg_options)
+    work_dir = args.work_dir or osp.join('work_dirs', 'studies', study.name)
+    try:
+        for arm in study.arms:  # a wrong arm is told before anything runs
+            run_config(study, arm, study.seeds[0], work_dir)
+    except (ValueError, KeyError) as error:
+        stop(f'arms.{arm} of {study.path}: {error}')
+    if args.run:
+        import torch
+        torch.set_num_threads(args.threads)
+        train_one(study, args.run[0], int(args.run[1]), work_dir)
+        return
+    os.makedirs(work_dir, exist_ok=True)
+    results = train_all(study, args, work_dir)
+    costs = measure_costs(study, args, work_dir) if study.cost_repeats else {}
+    values: Dict[str, Dict[int, float]] = {arm: {} for arm in study.arms}
+    for (arm, seed), result in results.items():
+        values[arm][seed] = result['metrics'][study.metric]
+    text = table(study, summarise(study, values, costs))
+    write_rows(study, results, osp.join(work_dir, 'rows.csv'))
+    with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
+        file.write(text + '\n')
+    print(f'\n{text}\n\nEvery run is a row of {osp.join(work_dir, "rows.csv")}; {BASELINE} is the stock model.'
+          if study.arms[BASELINE].stock else f'\n{text}')
+
+
+if __name__ == '__main__':
+    main()
