@@ -73,8 +73,34 @@ def accept_shape_beside_inputs() -> None:
     analysis.get_model_complexity_info = get_model_complexity_info
 
 
+def leave_ignored_labels_unweighted() -> None:
+    """Let mmseg's cross entropy have class weights where labels are ignored.
+
+    For its mean, mmseg 1.2.2 looks the weight of every label up, that of the ignored ones too (``index 255 is out of
+    bounds``; https://github.com/open-mmlab/mmsegmentation/issues/3734). Here they weigh nothing, as in
+    :func:`torch.nn.functional.cross_entropy`; without ignored labels the stock function runs as it is. Applied when a
+    segmentor is made. No longer needed once mmseg leaves them out; ``tests/models/test_segmentation.py`` tells when.
+    """
+    from mmseg.models.losses import cross_entropy_loss
+    stock = cross_entropy_loss.cross_entropy
+    if getattr(stock, '_leaves_ignored', False):
+        return
+
+    @functools.wraps(stock)
+    def cross_entropy(pred: Any, label: Any, weight: Any = None, class_weight: Any = None, reduction: str = 'mean',
+                      avg_factor: Any = None, ignore_index: int = -100, **kwargs: Any) -> Any:
+        if class_weight is not None and reduction == 'mean' and avg_factor is None:
+            kept = label != ignore_index
+            if not bool(kept.all()):
+                avg_factor = class_weight[label[kept]].sum()
+        return stock(pred, label, weight, class_weight, reduction, avg_factor, ignore_index, **kwargs)
+
+    cross_entropy._leaves_ignored = True  # type: ignore[attr-defined]
+    cross_entropy_loss.cross_entropy = cross_entropy
+
+
 def apply() -> None:
-    """Apply every workaround; safe to call again."""
+    """Apply every workaround that concerns mmengine; safe to call again."""
     register_config_package()
     allow_checkpoint_classes()
     accept_shape_beside_inputs()

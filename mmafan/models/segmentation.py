@@ -5,8 +5,11 @@ from typing import Any, List, Sequence
 
 from torch import nn
 
+from ..compat import leave_ignored_labels_unweighted
 from ..passes.calls import WatchedCall
 from .mixin import AFANModelMixin
+
+leave_ignored_labels_unweighted()
 
 
 class AFANSegmentorMixin(AFANModelMixin):

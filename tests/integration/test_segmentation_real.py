@@ -248,8 +248,8 @@ def test_get_flops_counts_what_it_counts_for_the_stock_config(project):
     folder, _ = project
     counts = []
     for name in ('nuclei', 'stock'):
-        output = run(sys.executable, REPO / 'tools' / 'analysis_tools' / 'get_flops.py', f'{name}.py', '--shape', 64, 64,
-                     cwd=folder)
+        tool = REPO / 'tools' / 'analysis_tools' / 'get_flops.py'
+        output = run(sys.executable, tool, f'{name}.py', '--shape', 64, 64, cwd=folder)
         counts.append([line for line in output.splitlines() if line.startswith(('Flops:', 'Params:'))])
     assert len(counts[0]) == 2 and counts[0] == counts[1]
 

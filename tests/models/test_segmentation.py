@@ -213,11 +213,13 @@ def test_losses_and_ignored_labels_are_honoured(kind, ignored):
         assert all(not g.any() for g in gradients.values())
 
 
+WEIGHTS = dict(decode_head=dict(loss_decode=dict(class_weight=[1.0, 0.5, 2.0, 0.0])))
+
+
 def test_class_weights_are_honoured():
-    """Without ignored labels, for which mmseg 1.2.2 looks the weight of class 255 up."""
-    weights = dict(decode_head=dict(loss_decode=dict(class_weight=[1.0, 0.5, 2.0, 0.0])))
+    """Without ignored labels the clean loss is the stock one."""
     stock, model, plain = (build('deeplabv3plus', fields, **changes) for fields, changes in (
-        (None, weights), (taps_of('deeplabv3plus'), weights), (taps_of('deeplabv3plus'), {})))
+        (None, WEIGHTS), (taps_of('deeplabv3plus'), WEIGHTS), (taps_of('deeplabv3plus'), {})))
     expected, _ = step(stock, make_batch(margin=0))
     log, _ = step(model, make_batch(margin=0))
     unweighted, _ = step(plain, make_batch(margin=0))
@@ -225,6 +227,31 @@ def test_class_weights_are_honoured():
     for name in ('aspp', 'backbone'):
         key = f'adv_{name}_0.decode.loss_ce'
         assert abs(log[key] / unweighted[key] - 1) > 1e-3
+
+
+@pytest.mark.parametrize('ignored', [0, 1, 3])
+def test_class_weights_beside_ignored_labels(ignored):
+    """Ignored labels weigh nothing, as in torch's own cross entropy."""
+    from mmseg.models.losses import CrossEntropyLoss
+    weights = WEIGHTS['decode_head']['loss_decode']['class_weight']
+    model = build('deeplabv3plus', taps_of('deeplabv3plus'), **WEIGHTS)
+    assert finite(*step(model, make_batch(ignored=ignored)))
+    labels = torch.stack([s.gt_sem_seg.data[0] for s in make_batch(ignored=ignored)['data_samples']])
+    logits = torch.randn(3, 4, 64, 64)
+    found = CrossEntropyLoss(class_weight=weights)(logits, labels, ignore_index=255)
+    if ignored == 3:
+        assert found == 0
+    else:
+        expected = torch.nn.functional.cross_entropy(logits, labels, torch.tensor(weights), ignore_index=255)
+        assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_leave_ignored_labels_unweighted_is_still_needed():
+    from mmseg.models.losses import cross_entropy_loss
+    stock = cross_entropy_loss.cross_entropy.__wrapped__
+    labels = torch.tensor([[[0, 255]]])
+    with pytest.raises(IndexError):  # else the workaround compat.leave_ignored_labels_unweighted can go
+        stock(torch.randn(1, 2, 1, 2), labels, class_weight=torch.ones(2), ignore_index=255)
 
 
 @pytest.mark.parametrize('name', SEGMENTORS)
