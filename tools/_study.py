@@ -42,7 +42,6 @@ class Study:
         seeds: Numbers; runs of the same seed are a pair.
         options: Fields to override in every arm, by dotted name.
         cost_repeats: Rounds of the measurement of each arm's step, 0 for none.
-        maximise: Whether more of the metric is better.
     """
     path: str
     config: Optional[str]
@@ -51,7 +50,6 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     options: Dict[str, Any] = field(default_factory=dict)
     cost_repeats: int = 5
-    maximise: bool = True
 
     @property
     def name(self) -> str:
@@ -72,7 +70,7 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
 
     Args:
         path: The file.
-        cfg_options: Fields to override in every arm, by dotted name; they go before those of the study file.
+        cfg_options: Fields to override in every arm, by dotted name; they override those of the study file.
     """
     require_file(path, 'study file', ('.py', ))
     values = Config.fromfile(path).to_dict()
@@ -80,9 +78,8 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
     if not isinstance(arms, dict) or BASELINE not in arms or len(arms) < 2:
         stop(f'arms of {path} must be a dict with {BASELINE!r} and at least one other arm, got '
              f'{sorted(arms) if isinstance(arms, dict) else arms!r}')
-    for name in ('metric', ):
-        if not isinstance(values.get(name), str):
-            stop(f'{name} of {path} must be the name of a metric in the logs, such as mIoU, got {values.get(name)!r}')
+    if not isinstance(values.get('metric'), str):
+        stop(f'metric of {path} must be the name of a metric in the logs, such as mIoU, got {values.get("metric")!r}')
     seeds = values.get('seeds', Study.seeds)
     seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else list(seeds)
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):

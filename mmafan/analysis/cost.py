@@ -20,6 +20,7 @@ clean pass.
 """
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import statistics
@@ -27,6 +28,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import torch
+from mmengine.registry import MODELS
 
 from ..config import TapConfig
 from ..models.tail import Tail
@@ -197,6 +199,8 @@ def baseline_model(cfg: Any) -> Any:
     if not name.startswith(PREFIX) or 'afan' not in model:
         raise ValueError("model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), such as "
                          f"'mmafan.AFANImageClassifier', got {kind!r}")
+    with contextlib.suppress(KeyError):
+        MODELS.get(f'{scope}.{name}' if scope else name)  # what is worked around for A-FAN is so for its baseline
     afan = model.pop('afan')
     model['type'] = name[len(PREFIX):]
     model.pop('_scope_', None)
@@ -210,7 +214,7 @@ class _Arm:
 
     def __init__(self, cfg: Any, device: torch.device, afan: bool) -> None:
         from mmengine.optim import build_optim_wrapper
-        from mmengine.registry import MODELS, init_default_scope
+        from mmengine.registry import init_default_scope
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         model, fields = baseline_model(cfg)
         if afan:
