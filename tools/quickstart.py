@@ -1,6 +1,6 @@
 """Train a small model with and without A-FAN on data that needs no download, and report what came out.
 
-    python tools/quickstart.py [classification | detection] [--work-dir DIR] [--seeds N] [--epochs N]
+    python tools/quickstart.py [classification | detection | segmentation] [--work-dir DIR] [--seeds N] [--epochs N]
 
 A killed run may be started again: what is finished is not repeated.
 """
@@ -19,13 +19,18 @@ from quickstart_report import write_report
 from quickstart_runs import measure_cost, run_folder, train_run
 from quickstart_task import TITLES, Task
 
-TASKS = ('classification', 'detection')  # each is the TASK of quickstart_<name>.py
+TASKS = ('classification', 'detection', 'segmentation')  # each is the TASK of quickstart_<name>.py
+
+
+def listed(word: str) -> str:
+    """List the demos' names, with this word before the last."""
+    return f'{", ".join(TASKS[:-1])} {word} {TASKS[-1]}'
 
 
 def load_task(name: str) -> Task:
     """Return a demo by its name."""
     if name not in TASKS:
-        stop(f'there is no demo {name!r}: the demos are {" and ".join(TASKS)}')
+        stop(f'there is no demo {name!r}: the demos are {listed("and")}')
     return importlib.import_module(f'quickstart_{name}').TASK
 
 
@@ -74,12 +79,12 @@ def run_demo(task: Task, work_dir: str, seeds: int, epochs: int, progress: Optio
 def main(argv=None) -> None:
     """Run a demo."""
     parser = argparse.ArgumentParser(description='Train a small model with and without A-FAN, and report.')
-    parser.add_argument('task', nargs='?', default='classification', help=f'{" or ".join(TASKS)} (default: the first)')
+    parser.add_argument('task', nargs='?', default='classification', help=f'{listed("or")} (default: the first)')
     parser.add_argument('--work-dir', help='where the report goes (default: work_dirs/quickstart for classification, '
                         'work_dirs/quickstart_<task> for the others)')
     parser.add_argument('--seeds', type=int, help='runs of each arm (default: 3)')
     parser.add_argument('--epochs', type=int, help='epochs of each run (default: 30 for classification, 6 for '
-                        'detection)')
+                        'detection, 10 for segmentation)')
     args = parser.parse_args(argv)
     task = load_task(args.task)
     for name in ('seeds', 'epochs', 'work_dir'):

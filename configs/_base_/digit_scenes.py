@@ -1,5 +1,5 @@
 # Scenes of handwritten digits for detection; `python -m mmafan.datasets.scene_files` writes them.
-custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
+_base_ = './digit_scenes_runtime.py'
 
 data_root = 'data/digit_scenes/'
 metainfo = dict(classes=tuple('0123456789'))
@@ -60,24 +60,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=2)
-val_cfg = dict()
-test_cfg = dict()
 
 default_scope = 'mmdet'
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    # Two are kept: mmengine removes the oldest before it writes the next.
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends)
-log_level = 'INFO'
-load_from = None
-resume = False
-randomness = dict(seed=None, deterministic=False)
+visualizer = dict(type='DetLocalVisualizer', vis_backends=_base_.vis_backends)

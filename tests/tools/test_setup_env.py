@@ -246,16 +246,14 @@ def test_wrong_option_is_named(sandbox: Sandbox, arguments: list[str], parts: li
     assert not (sandbox.root / '.venv').exists()
 
 
-@pytest.mark.parametrize('task, parts', [
-    ('segmentation', ['no segmentation demo', 'classification and detection']),
-    ('translation', ["unknown demo 'translation'", 'classification and detection']),
-])
-def test_quickstart_says_which_demos_exist(sandbox: Sandbox, task: str, parts: list[str]) -> None:
-    assert_one_sentence(sandbox.run('quickstart.sh', task), *parts)
+def test_quickstart_says_which_demos_exist(sandbox: Sandbox) -> None:
+    assert_one_sentence(sandbox.run('quickstart.sh', 'translation'), "unknown demo 'translation'",
+                        'classification, detection and segmentation')
 
 
 @pytest.mark.parametrize('arguments, given', [
     ([], '--lite'), (['--seeds', '1'], '--lite'), (['classification'], '--lite'), (['detection', '--seeds', '1'], ''),
+    (['segmentation', '--seeds', '1'], ''),
 ])
 def test_quickstart_waits_for_the_operators_where_they_are_needed(
         sandbox: Sandbox, arguments: list[str], given: str) -> None:

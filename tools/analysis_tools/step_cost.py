@@ -84,6 +84,9 @@ def measure(args: argparse.Namespace) -> dict:
     synthetic = args.synthetic or not has_data(cfg)
     if synthetic:
         image_size = [args.image_size] * 2 if args.image_size else list(image_size_of(cfg))
+        for fields in (cfg.get('data_preprocessor'), cfg.model.get('data_preprocessor')):
+            if fields is not None and 'size' in fields:  # what mmseg pads to
+                fields['size'] = tuple(image_size)
         batches = random_batches(cfg, args.num_batches, batch_size, tuple(image_size))
     else:
         image_size = None
