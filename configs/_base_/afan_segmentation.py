@@ -1,6 +1,7 @@
-# The default recipe for segmentors with an ASPP (DeepLabV3, DeepLabV3+), not tuned yet, on a stock
-# schedule. A config that lists this file beside a stock config takes its fields with
-# `model = dict(afan=_base_.afan_recipe)`: `model` itself cannot come from two bases.
+# The default recipe for segmentors with an ASPP (DeepLabV3, DeepLabV3+) on a stock schedule; the step
+# sizes come from configs/studies/segmentation_step_size.py. A config that lists this file beside a
+# stock config takes its fields with `model = dict(afan=_base_.afan_recipe)`: `model` itself cannot
+# come from two bases.
 custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
 custom_hooks = [dict(type='mmafan.AdvFeatureHook')]
 
@@ -13,7 +14,7 @@ afan_recipe = dict(
         # one of two strengths, so there is one adversarial pass.
         backbone=dict(
             module='backbone.layer3',
-            step_size=0.1,
+            step_size=0.3,
             step_unit='std',
             strengths=(0.5, 1.0),
             strength_sampling='random',
@@ -22,6 +23,6 @@ afan_recipe = dict(
             weight=0.4),
         # The output of the ASPP, after its projection. No loss of the auxiliary head depends on it,
         # so `losses` needs no names, and the attack stays free.
-        aspp=dict(module='decode_head.bottleneck', step_size=0.1, step_unit='std', weight=0.1)),
+        aspp=dict(module='decode_head.bottleneck', step_size=0.3, step_unit='std', weight=0.1)),
     clean_weight=0.5,
     batch_norm='batch')

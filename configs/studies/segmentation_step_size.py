@@ -2,7 +2,7 @@
 # of the third stage and one at the output of the ASPP, both with the same step.
 config = '../mmseg/deeplabv3plus_r18-d8_afan_nuclei-96x96.py'
 metric = 'mIoU'
-seeds = 3
+seeds = 2
 options = {
     'train_dataloader.num_workers': 0,
     'train_dataloader.persistent_workers': False,

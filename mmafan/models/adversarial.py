@@ -51,8 +51,9 @@ class AdversarialPasses:
         return 2 if trains and self.afan.config.batch_norm != 'frozen' else 1
 
     def _adversarial_losses(self, tails: Sequence[Tail],
-                            gradients: Mapping[str, Sequence[Optional[Tensor]]]) -> Iterator[Losses]:
-        """Yield the weighted, prefixed losses of every adversarial pass, one at a time."""
+                            gradients: Mapping[str, Sequence[Optional[Tensor]]],
+                            begin_pass: Callable[[], None] = lambda: None) -> Iterator[Losses]:
+        """Yield the weighted, prefixed losses of every adversarial pass, one at a time; each begins with a call."""
         runtime = self.afan
         order = list(runtime.taps)
         for tail in tails:
@@ -68,6 +69,7 @@ class AdversarialPasses:
             for k, perturbed in enumerate(attack.perturbed(learned)):
                 if tap.weight[k] > 0:
                     runtime.num_passes += 1
+                    begin_pass()
                     yield weight_losses(tail.losses(perturbed), tap.weight[k] * rarity, f'adv_{name}_{k}.')
 
 

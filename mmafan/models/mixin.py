@@ -8,24 +8,23 @@ from typing import Any, Callable, Dict, Optional, Sequence
 import torch
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from ..config import AFANConfig
 from ..layers import PassAwareNorm, adopt_norms
 from ..layers.afan_norm import sync_auxiliary
-from ..passes import Batch, PassKind, Recording, running_pass
+from ..passes import Batch, Recording
 from ..passes.calls import WatchedCall
 from ..passes.tap import INPUTS
 from .adversarial import AdversarialPasses
 from .checks import check_first_pass, check_model
-from .losses import Losses, clean_losses, depends, detach_losses
+from .losses import Losses, clean_losses
 from .runtime import AFANRuntime
 from .tail import RunLoss
+from .two_phase import TwoPhase
 
 
-class AFANModelMixin(AdversarialPasses):
+class AFANModelMixin(TwoPhase, AdversarialPasses):
     """Put in front of a stock model class (see :func:`mmafan.models.factory.make_afan_class`).
 
     Args:
@@ -76,85 +75,6 @@ class AFANModelMixin(AdversarialPasses):
         for name, module in self.named_modules():  # type: ignore[attr-defined]
             if name in self.afan.norm_policies:
                 module.policy = self.afan.norm_policies[name]
-
-    # ------------------------------------------------------------------ two-phase
-    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
-        """Train one step in two phases: clean forward and backward, then every adversarial tail in turn.
-
-        The clean graph is gone before the first tail runs. Where the stock class has a step of its own or A-FAN is off,
-        the stock step runs (and finds the single-graph loss).
-
-        Args:
-            data: As for ``BaseModel.train_step``.
-            optim_wrapper: As for ``BaseModel.train_step``.
-
-        Returns:
-            Log variables: total loss, weighted clean losses, ``adv_<tap>_<i>.<name>``.
-        """
-        runtime = self.afan
-        if not runtime.taps or not self._two_phase(optim_wrapper):
-            return super().train_step(data, optim_wrapper)  # type: ignore[misc]
-        with optim_wrapper.optim_context(self):
-            data = self.data_preprocessor(data, True)  # type: ignore[attr-defined]
-        batch = Batch((), data) if isinstance(data, dict) else Batch(tuple(data), {})
-        scaler = getattr(optim_wrapper, 'loss_scaler', None)
-        runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
-
-        def run(batch: Batch) -> Losses:
-            batch = self._own_copy(batch)
-            with optim_wrapper.optim_context(self), runtime.entered():
-                return self(*batch.args, **batch.kwargs, mode='loss')  # type: ignore[operator]
-
-        try:
-            return self._two_phase_step(batch, run, optim_wrapper)
-        except BaseException:
-            optim_wrapper.zero_grad()  # half a step's gradients must not leak into the next
-            raise
-
-    def _two_phase_step(self, batch: Batch, run: RunLoss, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
-        recording, losses = self._clean_pass(batch, run)
-        tails = self._tails(recording, batch, run)
-        gradients = {tail.name: tail.clean_gradients(losses) for tail in tails
-                     if tail.tap.attacks_some and tail.tap.starts_clean}
-        losses = clean_losses(losses, self.afan.config.clean_weight)
-        log = detach_losses(losses)
-        remaining = sum(tail.tap.num_passes for tail in tails)
-        # `backward` counts iterations for gradient accumulation; all passes of a step are one iteration.
-        count = optim_wrapper._inner_count
-        self._backward(losses, optim_wrapper, last=remaining == 0)
-        del losses
-        recording.release_graph()
-        for tail in tails:
-            if tail.name not in gradients:
-                gradients[tail.name] = tail.backward_gradients()
-        for adversarial in self._adversarial_losses(tails, gradients):
-            optim_wrapper._inner_count = count
-            log.update(detach_losses(adversarial))
-            remaining -= 1
-            with running_pass(PassKind.ADVERSARIAL, self.afan.config.batch_norm):  # for what is recomputed
-                self._backward(adversarial, optim_wrapper, last=remaining == 0)
-            del adversarial
-        self.afan.iteration += 1
-        return self.parse_losses(log)[1]
-
-    def _backward(self, losses: Losses, optim_wrapper: OptimWrapper, last: bool) -> None:
-        if last and not depends(losses):  # nothing to learn from in this pass, but the others are waiting for the step
-            anchor = next(p for p in self.parameters() if p.grad is not None)  # type: ignore[attr-defined]
-            optim_wrapper.update_params(0 * anchor.sum())
-        elif last:
-            optim_wrapper.update_params(self.parse_losses(losses)[0])
-        elif depends(losses):
-            optim_wrapper.backward(optim_wrapper.scale_loss(self.parse_losses(losses)[0]))
-
-    def _two_phase(self, optim_wrapper: Any) -> bool:
-        schedule = self.afan.config.schedule
-        owner = next(c for c in type(self).__mro__ if 'train_step' in vars(c) and not issubclass(c, AFANModelMixin))
-        able = owner is BaseModel and isinstance(optim_wrapper, OptimWrapper)
-        if schedule == 'two_phase' and not able:
-            reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
-                      f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
-            raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
-        return able and schedule != 'single_graph'
 
     # ------------------------------------------------------------------ single-graph
     def _loss_with_afan(self, stock_loss: Callable[..., Losses], args: Any, kwargs: Any) -> Losses:

@@ -1,15 +1,15 @@
 """One process of ``test_distributed.py``: train a tiny classifier on this rank's share of a fixed batch.
 
-    python -m torch.distributed.run --nproc_per_node 2 ddp_worker.py OUT POLICY NORM_EVAL
+    python -m torch.distributed.run --nproc_per_node 2 ddp_worker.py OUT '{"policy": "batch"}'
 """
 from __future__ import annotations
 
+import json
 import sys
 
 import torch
-from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
 import mmafan  # noqa: F401  (registers)
@@ -17,10 +17,10 @@ import mmafan  # noqa: F401  (registers)
 TAP = dict(module='backbone.layer1', step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True))
 
 
-def build(policy, norm_eval, learned=False):
+def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    afan = dict(taps=dict(s=TAP), clean_weight=0.5, batch_norm=policy)
+    afan = dict(taps=dict(s=dict(TAP, fraction=fraction, num_steps=num_steps)), clean_weight=0.5, batch_norm=policy)
     if learned:
         afan['taps']['t'] = dict(TAP, module='backbone.layer3')
         afan['learn_strengths'] = dict(lr=0.1)
@@ -43,14 +43,18 @@ def batches(rank, world_size, steps=3, size=8):
         yield dict(inputs=list(inputs[part]), data_samples=[DataSample().set_gt_label(n) for n in labels[part]])
 
 
-def train(model, inner, rank, world_size):
-    """Three steps; A-FAN is off in the second one, as the hook's schedule may have it."""
-    wrapper = OptimWrapper(torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9))
+def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, **_):
+    """Three steps; A-FAN is off in the second one, as the hook's schedule may have it, or in another."""
+    wrapper = OptimWrapper(torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9),
+                           accumulative_counts=accumulation, clip_grad=clip)
     inner.afan.hooked = True
-    for step, batch in enumerate(batches(rank, world_size)):
-        inner.afan.strength_scale = float(step != 1)
+    parts = [batch for batch in batches(rank, world_size) for _ in range(accumulation)]
+    wrapper.initialize_count_status(model, 0, len(parts))
+    for number, batch in enumerate(parts):
+        step = number // accumulation
+        inner.afan.strength_scale = float(step != off)
         model.train_step(batch, wrapper)
-        if inner.afan.learned is not None and step != 1:
+        if inner.afan.learned is not None and step != off:
             inner.afan.learned.step()
     state = dict(inner.state_dict())
     if inner.afan.learned is not None:
@@ -58,14 +62,30 @@ def train(model, inner, rank, world_size):
     return state
 
 
+def count_reductions(model):
+    """Count how often each bucket of gradients is reduced."""
+    counts = {}
+
+    def hook(_, bucket):
+        counts[bucket.index()] = counts.get(bucket.index(), 0) + 1
+        future = torch.distributed.all_reduce(bucket.buffer(), async_op=True).get_future()
+        return future.then(lambda f: f.value()[0] / torch.distributed.get_world_size())
+
+    model.register_comm_hook(None, hook)
+    return counts
+
+
 def main():
-    out, policy, norm_eval, learned = sys.argv[1], sys.argv[2], sys.argv[3] == 'True', sys.argv[4] == 'True'
+    out, options = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo')
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    inner = build(policy, norm_eval, learned)
-    state = train(MMDistributedDataParallel(inner, device_ids=None), inner, rank, world_size)
-    torch.save(state, f'{out}/rank{rank}.pth')
+    inner = build(**options)
+    kind = options.get('wrapper', 'MMDistributedDataParallel')
+    model = MODEL_WRAPPERS.build(dict(type=kind, module=inner, device_ids=None, **options.get('fields', {})))
+    counts = count_reductions(model)
+    state = train(model, inner, rank, world_size, **options)
+    torch.save(dict(state=state, counts=counts), f'{out}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
-"""Two gloo processes under the stock DDP wrapper."""
+"""Two gloo processes under the stock DDP wrapper and under ours."""
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,34 +12,73 @@ import torch
 pytest.importorskip('mmpretrain', reason='the tiny classifier is a model of mmpretrain')
 
 WORKER = Path(__file__).with_name('ddp_worker.py')
+OURS = 'mmafan.AFANDistributedDataParallel'
+NUM_STEPS = 3
 
 
-def two_processes(folder, policy, norm_eval, learned=False):
+def two_processes(folder, **options):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', str(WORKER),
-               str(folder), policy, str(norm_eval), str(learned)]
+               str(folder), json.dumps(options)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-    assert done.returncode == 0, done.stdout.decode()[-3000:]
-    return [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
+    output = done.stdout.decode()
+    assert done.returncode == 0, output[-3000:]
+    # Single-graph says so once, two-phase does not.
+    assert ('single-graph' in output) == (options.get('wrapper') != OURS)
+    found = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
+    for rank in found:
+        assert rank['counts'] and set(rank['counts'].values()) == {NUM_STEPS}  # one reduction of each bucket in a step
+    return [rank['state'] for rank in found]
 
 
-def one_process(policy, norm_eval, learned=False):
+def one_process(**options):
     from . import ddp_worker
-    model = ddp_worker.build(policy, norm_eval, learned)
-    return ddp_worker.train(model, model, 0, 1)
+    model = ddp_worker.build(**options)
+    return ddp_worker.train(model, model, 0, 1, **options)
 
 
-@pytest.mark.parametrize('learned', [False, True])
-def test_two_processes_equal_one_with_the_whole_batch(tmp_path, learned):
-    """Norms are frozen; the one process runs two-phase, the two run single-graph."""
-    first, second = two_processes(tmp_path, 'batch', True, learned)
-    whole = one_process('batch', True, learned)
+FAST = [dict(), dict(wrapper=OURS, accumulation=2)]
+SLOW = [
+    dict(wrapper=OURS), dict(accumulation=2), dict(learned=True), dict(wrapper=OURS, learned=True),
+    dict(fields=dict(static_graph=True), off=NUM_STEPS), dict(wrapper=OURS, num_steps=2, clip=dict(max_norm=0.5)),
+    dict(wrapper=OURS, fields=dict(find_unused_parameters=True))]
+
+
+@pytest.mark.parametrize('options', [*FAST, *(pytest.param(o, marks=pytest.mark.slow) for o in SLOW)], ids=str)
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path, options):
+    """Norms are frozen; the one process runs two-phase, with the stock wrapper the two run single-graph."""
+    first, second = two_processes(tmp_path, **options)
+    whole = one_process(**options)
     for name, value in whole.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name].double(), value.double(), rtol=0, atol=1e-10), name
 
 
-def test_auxiliary_norms_do_not_stall_ddp(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize('wrapper', ['MMDistributedDataParallel', OURS])
+def test_auxiliary_norms_do_not_stall_ddp(tmp_path, wrapper):
     """They take no part while A-FAN is off, and those of the head never do; DDP waits for every parameter."""
-    first, second = two_processes(tmp_path, 'separate', False)
+    first, second = two_processes(tmp_path, policy='separate', norm_eval=False, wrapper=wrapper)
     stock = {n for n in first if 'running' not in n and 'num_batches' not in n}
     assert all(torch.equal(first[n], second[n]) for n in stock)
+
+
+@pytest.mark.slow
+def test_a_step_that_a_tap_sits_out_is_reduced_once(tmp_path):
+    """Four samples in each process and an eighth of them: every second step has a pass."""
+    first, second = two_processes(tmp_path, wrapper=OURS, fraction=0.125)
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_a_static_graph_is_refused(monkeypatch):
+    from mmengine.model import MMDistributedDataParallel
+
+    from mmafan.engine import AFANDistributedDataParallel
+
+    def stock(self, module, static_graph=False):
+        torch.nn.Module.__init__(self)
+        self.static_graph = static_graph
+
+    monkeypatch.setattr(MMDistributedDataParallel, '__init__', stock)
+    with pytest.raises(ValueError, match='model_wrapper_cfg.static_graph must be False'):
+        AFANDistributedDataParallel(torch.nn.Linear(1, 1), static_graph=True)
+    AFANDistributedDataParallel(torch.nn.Linear(1, 1))

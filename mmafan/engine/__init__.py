@@ -1,0 +1,4 @@
+"""Wrappers for several processes."""
+from .distributed import AFANDistributedDataParallel
+
+__all__ = ['AFANDistributedDataParallel']

@@ -1,0 +1,46 @@
+"""A distributed wrapper that trains A-FAN models in two phases."""
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
+from torch import Tensor, nn
+
+from ..models.mixin import AFANModelMixin
+from ..registry import MODEL_WRAPPERS
+
+
+@MODEL_WRAPPERS.register_module()
+@MMENGINE_MODEL_WRAPPERS.register_module(force=True)
+class AFANDistributedDataParallel(MMDistributedDataParallel):
+    """``MMDistributedDataParallel`` whose training step is two-phase where the model is an A-FAN model.
+
+    All passes but the last run on the model itself, whose gradients accumulate in each process; the last one runs
+    through this wrapper, and every parameter takes part in its backward, with a gradient of zeros where it is before
+    the tap. So each bucket is reduced once in a step, overlapping with the last backward, without
+    ``find_unused_parameters``. Other models, and steps with A-FAN switched off, train as under the stock wrapper.
+
+    Args:
+        module: The model.
+        **kwargs: Of ``MMDistributedDataParallel``.
+
+    Raises:
+        ValueError: With ``static_graph=True``: in its first iteration torch would not exchange the gradients.
+
+    Example:
+        In a config: ``model_wrapper_cfg = dict(type='mmafan.AFANDistributedDataParallel')``.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        super().__init__(module=module, **kwargs)
+        if self.static_graph:
+            raise ValueError('model_wrapper_cfg.static_graph must be False for AFANDistributedDataParallel, got True; '
+                             'MMDistributedDataParallel takes it')
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
+        """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
+        if isinstance(self.module, AFANModelMixin) and self.module.runs_two_phase(optim_wrapper):
+            return self.module.train_two_phase(data, optim_wrapper, self)
+        return super().train_step(data, optim_wrapper)
