@@ -82,7 +82,7 @@ def main(argv=None) -> None:
     parser.add_argument('task', nargs='?', default='classification', help=f'{listed("or")} (default: the first)')
     parser.add_argument('--work-dir', help='where the report goes (default: work_dirs/quickstart for classification, '
                         'work_dirs/quickstart_<task> for the others)')
-    parser.add_argument('--seeds', type=int, help='runs of each arm (default: 3)')
+    parser.add_argument('--seeds', type=int, help='runs of each arm (default: 3, for segmentation 2)')
     parser.add_argument('--epochs', type=int, help='epochs of each run (default: 30 for classification, 6 for '
                         'detection, 10 for segmentation)')
     args = parser.parse_args(argv)
