@@ -66,8 +66,9 @@ def accept_shape_beside_inputs() -> None:
         return
 
     @functools.wraps(stock)
-    def get_model_complexity_info(model: Any, input_shape: Any = None, inputs: Any = None, **kwargs: Any) -> Any:
-        return stock(model, None if inputs is not None else input_shape, inputs, **kwargs)
+    def get_model_complexity_info(model: Any, input_shape: Any = None, inputs: Any = None, *args: Any,
+                                  **kwargs: Any) -> Any:
+        return stock(model, None if inputs is not None else input_shape, inputs, *args, **kwargs)
 
     get_model_complexity_info._accepts_both = True  # type: ignore[attr-defined]
     analysis.get_model_complexity_info = get_model_complexity_info
@@ -78,8 +79,9 @@ def leave_ignored_labels_unweighted() -> None:
 
     For its mean, mmseg 1.2.2 looks the weight of every label up, that of the ignored ones too (``index 255 is out of
     bounds``; https://github.com/open-mmlab/mmsegmentation/issues/3734). Here they weigh nothing, as in
-    :func:`torch.nn.functional.cross_entropy`; without ignored labels the stock function runs as it is. Applied when a
-    segmentor is made. No longer needed once mmseg leaves them out; ``tests/models/test_segmentation.py`` tells when.
+    :func:`torch.nn.functional.cross_entropy`; without ignored labels, and where their number can be looked up, the
+    stock function runs as it is. Applied when a segmentor is made. No longer needed once mmseg leaves them out;
+    ``tests/models/test_segmentation.py`` tells when.
     """
     from mmseg.models.losses import cross_entropy_loss
     stock = cross_entropy_loss.cross_entropy
@@ -91,7 +93,7 @@ def leave_ignored_labels_unweighted() -> None:
                       avg_factor: Any = None, ignore_index: int = -100, **kwargs: Any) -> Any:
         if class_weight is not None and reduction == 'mean' and avg_factor is None:
             kept = label != ignore_index
-            if not bool(kept.all()):
+            if not -len(class_weight) <= ignore_index < len(class_weight) and not bool(kept.all()):
                 avg_factor = class_weight[label[kept]].sum()
         return stock(pred, label, weight, class_weight, reduction, avg_factor, ignore_index, **kwargs)
 

@@ -87,6 +87,9 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
              f'{values.get("seeds")!r}')
     values['seeds'] = seeds
     values['options'] = {**values.get('options', {}), **(cfg_options or {})}
+    for name, arm in arms.items():
+        if not isinstance(arm, dict):
+            stop(f'arms.{name} of {path} must be a dict, such as dict(options=...), got {arm!r}')
     made = {name: _make(Arm, f'arms.{name} of {path}', dict(arm)) for name, arm in arms.items()}
     for name, arm in made.items():
         if arm.config is None and values.get('config') is None:
@@ -98,7 +101,9 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
     """Return the config of one run, as ``tools/train.py`` would train it."""
     from mmafan.analysis.cost import baseline_model
     arm = study.arms[arm_name]
-    path = osp.join(osp.dirname(study.path), str(arm.config or study.config))
+    path = str(arm.config or study.config)
+    if '::' not in path:  # a file, not a config of a package
+        path = osp.join(osp.dirname(study.path), path)
     cfg = load_config(path, {**copy.deepcopy(study.options), **copy.deepcopy(arm.options)})
     if arm.stock:
         cfg.model = baseline_model(cfg)[0]

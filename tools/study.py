@@ -13,8 +13,10 @@ import argparse
 import csv
 import os
 import os.path as osp
+import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -48,6 +50,18 @@ def train_one(study: Study, arm: str, seed: int, work_dir: str) -> None:
     train_once(run_config(study, arm, seed, work_dir), {})
 
 
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that was: two must not train in one folder."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict[str, Any]]:
     """Return the result of a run, or None where it is not finished or was one of other settings."""
     cfg = run_config(study, arm, seed, work_dir)
@@ -75,7 +89,8 @@ def train_all(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[Tup
                     results[key] = found
                     continue
                 running[key] = subprocess.Popen(
-                    [sys.executable, osp.abspath(__file__), *args.argv, '--run', arm, str(seed)], env=environment)
+                    [sys.executable, osp.abspath(__file__), *args.argv, '--run', arm, str(seed)], env=environment,
+                    start_new_session=True)  # an interrupt is for this process, which ends them
             for key in [k for k, process in running.items() if process.poll() is not None]:
                 if running.pop(key).returncode:
                     stop(f'the run of arm {key[0]!r} with seed {key[1]} failed; its log is in '
@@ -89,6 +104,8 @@ def train_all(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[Tup
     finally:
         for process in running.values():
             process.terminate()
+        for process in running.values():
+            process.wait()
     return results
 
 
@@ -101,10 +118,11 @@ def measure_costs(study: Study, args: argparse.Namespace, work_dir: str) -> Dict
     torch.set_num_threads(args.threads)
     costs = {}
     for name, arm in study.arms.items():
-        if arm.stock:
-            costs[name] = 1.0
-            continue
         cfg = run_config(study, name, study.seeds[0], work_dir)
+        if 'afan' not in cfg.model:
+            if name == BASELINE or arm.stock:
+                costs[name] = 1.0
+            continue
         path = osp.join(work_dir, name, 'cost.json')
         key = fingerprint(cfg, dict(repeats=study.cost_repeats, threads=args.threads))
         known = read_json(path)
@@ -143,18 +161,24 @@ def main(argv=None) -> None:
     except (ValueError, KeyError) as error:
         stop(f'arms.{arm} of {study.path}: {error}')
     if args.run:
+        end_with_parent()
         import torch
         torch.set_num_threads(args.threads)
         train_one(study, args.run[0], int(args.run[1]), work_dir)
         return
     os.makedirs(work_dir, exist_ok=True)
-    results = train_all(study, args, work_dir)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        results = train_all(study, args, work_dir)
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on from here')
+        raise SystemExit(130)
+    write_rows(study, results, osp.join(work_dir, 'rows.csv'))
     costs = measure_costs(study, args, work_dir) if study.cost_repeats else {}
     values: Dict[str, Dict[int, float]] = {arm: {} for arm in study.arms}
     for (arm, seed), result in results.items():
         values[arm][seed] = result['metrics'][study.metric]
     text = table(study, summarise(study, values, costs))
-    write_rows(study, results, osp.join(work_dir, 'rows.csv'))
     with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')
     print(f'\n{text}\n\nEvery run is a row of {osp.join(work_dir, "rows.csv")}; {BASELINE} is the stock model.'

@@ -20,24 +20,28 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
     All passes but the last run on the model itself, whose gradients accumulate in each process; the last one runs
     through this wrapper, and every parameter takes part in its backward, with a gradient of zeros where it is before
     the tap. So each bucket is reduced once in a step, overlapping with the last backward, without
-    ``find_unused_parameters``. Other models, and steps with A-FAN switched off, train as under the stock wrapper.
+    ``find_unused_parameters``. Other models, and steps with A-FAN switched off, train as under the stock wrapper. A
+    parameter that the model never uses has a gradient of zeros too, where the stock wrapper leaves it without: weight
+    decay and momentum reach it.
 
     Args:
         module: The model.
         **kwargs: Of ``MMDistributedDataParallel``.
 
     Raises:
-        ValueError: With ``static_graph=True``: in its first iteration torch would not exchange the gradients.
+        ValueError: With ``static_graph`` (in its first iteration torch would not exchange the gradients) or
+            ``detect_anomalous_params`` (every parameter takes part).
 
     Example:
-        In a config: ``model_wrapper_cfg = dict(type='mmafan.AFANDistributedDataParallel')``.
+        In a config: ``model_wrapper_cfg = dict(type='mmafan.AFANDistributedDataParallel', broadcast_buffers=False)``.
     """
 
     def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        for name in ('static_graph', 'detect_anomalous_params'):
+            if kwargs.get(name):
+                raise ValueError(f'model_wrapper_cfg.{name} must be False for AFANDistributedDataParallel, got True; '
+                                 f'MMDistributedDataParallel takes it')
         super().__init__(module=module, **kwargs)
-        if self.static_graph:
-            raise ValueError('model_wrapper_cfg.static_graph must be False for AFANDistributedDataParallel, got True; '
-                             'MMDistributedDataParallel takes it')
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""

@@ -113,11 +113,18 @@ class _Step:
         The last backward alone is exchanged, and the head takes no part in it: its gradient there is zero.
         """
         wrapper: Any = self.wrapper
+        with_grad = torch.is_grad_enabled()
+
+        def inner(*args: Any, **kwargs: Any) -> Losses:
+            with torch.set_grad_enabled(with_grad):
+                losses = forward(*args, **kwargs)
+            return {**losses, ANCHOR: self.zero([p for p in self.model.parameters() if p.requires_grad])}
+
         patches = Patches()
-        patches.set(self.model, 'forward', lambda *args, **kwargs: {**forward(*args, **kwargs), ANCHOR: self.zero(
-            [p for p in self.model.parameters() if p.requires_grad])})
+        patches.set(self.model, 'forward', inner)
         try:
-            with self.optim_wrapper.optim_context(wrapper):
+            # The head replays without gradients; DDP prepares for the backward only where they are on.
+            with torch.enable_grad(), self.optim_wrapper.optim_context(wrapper):
                 losses = wrapper(*batch.args, **batch.kwargs, mode='loss')
         finally:
             patches.undo()

@@ -39,7 +39,7 @@ def one_process(**options):
 FAST = [dict(), dict(wrapper=OURS, accumulation=2)]
 SLOW = [
     dict(wrapper=OURS), dict(accumulation=2), dict(learned=True), dict(wrapper=OURS, learned=True),
-    dict(fields=dict(static_graph=True), off=NUM_STEPS), dict(wrapper=OURS, num_steps=2, clip=dict(max_norm=0.5)),
+    dict(wrapper=OURS, num_steps=2, clip=dict(max_norm=0.5)),
     dict(wrapper=OURS, fields=dict(find_unused_parameters=True))]
 
 
@@ -64,21 +64,17 @@ def test_auxiliary_norms_do_not_stall_ddp(tmp_path, wrapper):
 
 @pytest.mark.slow
 def test_a_step_that_a_tap_sits_out_is_reduced_once(tmp_path):
-    """Four samples in each process and an eighth of them: every second step has a pass."""
-    first, second = two_processes(tmp_path, wrapper=OURS, fraction=0.125)
+    """Four samples in each process and an eighth of them: every second step has a pass, under both wrappers."""
+    (first, second), (stock, _) = (two_processes(tmp_path, wrapper=wrapper, fraction=0.125, off=NUM_STEPS)
+                                   for wrapper in (OURS, 'MMDistributedDataParallel'))
+    (whole, _) = two_processes(tmp_path, wrapper=OURS, off=NUM_STEPS)
     assert all(torch.equal(first[n], second[n]) for n in first)
+    assert all(torch.allclose(first[n].double(), stock[n].double(), rtol=0, atol=1e-10) for n in first)
+    assert not all(torch.allclose(first[n].double(), whole[n].double(), rtol=0, atol=1e-4) for n in first)
 
 
-def test_a_static_graph_is_refused(monkeypatch):
-    from mmengine.model import MMDistributedDataParallel
-
+@pytest.mark.parametrize('field', ['static_graph', 'detect_anomalous_params'])
+def test_what_the_wrapper_cannot_do_is_refused(field):
     from mmafan.engine import AFANDistributedDataParallel
-
-    def stock(self, module, static_graph=False):
-        torch.nn.Module.__init__(self)
-        self.static_graph = static_graph
-
-    monkeypatch.setattr(MMDistributedDataParallel, '__init__', stock)
-    with pytest.raises(ValueError, match='model_wrapper_cfg.static_graph must be False'):
-        AFANDistributedDataParallel(torch.nn.Linear(1, 1), static_graph=True)
-    AFANDistributedDataParallel(torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match=f'model_wrapper_cfg.{field} must be False .* got True'):
+        AFANDistributedDataParallel(torch.nn.Linear(1, 1), **{field: True})

@@ -246,6 +246,18 @@ def test_class_weights_beside_ignored_labels(ignored):
         assert found == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize('ignore_index', [0, 2, -1])
+def test_a_class_that_is_ignored_has_the_stock_loss(ignore_index):
+    """Its weight can be looked up, and the stock mean counts it."""
+    from mmseg.models.losses import cross_entropy_loss
+    build('deeplabv3plus', taps_of('deeplabv3plus'))
+    logits, labels = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
+    labels[0, 0] = ignore_index
+    found, expected = (function(logits, labels, class_weight=torch.tensor([1.0, 2.0, 3.0]), ignore_index=ignore_index)
+                       for function in (cross_entropy_loss.cross_entropy, cross_entropy_loss.cross_entropy.__wrapped__))
+    assert torch.equal(found, expected)
+
+
 def test_leave_ignored_labels_unweighted_is_still_needed():
     from mmseg.models.losses import cross_entropy_loss
     stock = cross_entropy_loss.cross_entropy.__wrapped__

@@ -45,6 +45,7 @@ def write(repo, tmp_path):
     (dict(seed=3), "mine.py has no field 'seed'; its fields are .*seeds"),
     (dict(arms=dict(baseline=dict(stok=True), a=dict())), "arms.baseline of .* has no field 'stok'; its fields are "
                                                           "config, options, stock"),
+    (dict(arms=dict(baseline=dict(), a=None)), "arms.a of .* must be a dict, such as dict.options=...., got None"),
     (dict(config=...), r'arms.baseline.config of .* must be a config file, as the study names none'),
 ])
 def test_a_wrong_study_is_one_sentence(study, write, capsys, fields, sentence):
@@ -114,7 +115,9 @@ def test_a_killed_study_goes_on_to_the_same_table(repo, write, tmp_path):
         while not (tmp_path / 'killed' / 'afan' / 'seed_0' / 'last_checkpoint').exists() and time.monotonic() < end:
             time.sleep(0.05)
         process.kill()
-    subprocess.run(['pkill', '-9', '-f', str(tmp_path / 'killed')])
+    while subprocess.run(['pgrep', '-f', str(tmp_path / 'killed')], stdout=subprocess.DEVNULL).returncode == 0:
+        assert time.monotonic() < end + 60, 'runs go on after the study has been killed'
+        time.sleep(0.1)
     assert not (tmp_path / 'killed' / 'table.md').exists()
     _, again = finish('killed')
     assert again == rows and len(rows) == 5
