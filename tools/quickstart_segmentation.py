@@ -97,7 +97,7 @@ TASK = Task(
     arms=dict(baseline='configs/mmseg/deeplabv3plus_digits.py', afan='configs/mmseg/deeplabv3plus_afan_digits.py'),
     metrics=(Metric('mIoU', 'test mIoU'), Metric('mAcc', 'test mAcc')),
     work_dir='work_dirs/quickstart_segmentation',
-    epochs=10,
+    epochs=7,
     seeds=2,  # a third would take it beyond ten minutes
     epoch_cost=dict(baseline=1.0, afan=2.0),
     draw=draw,

@@ -14,7 +14,7 @@ afan_recipe = dict(
         # one of two strengths, so there is one adversarial pass.
         backbone=dict(
             module='backbone.layer3',
-            step_size=0.3,
+            step_size=0.03,
             step_unit='std',
             strengths=(0.5, 1.0),
             strength_sampling='random',
@@ -23,6 +23,6 @@ afan_recipe = dict(
             weight=0.4),
         # The output of the ASPP, after its projection. No loss of the auxiliary head depends on it,
         # so `losses` needs no names, and the attack stays free.
-        aspp=dict(module='decode_head.bottleneck', step_size=0.3, step_unit='std', weight=0.1)),
+        aspp=dict(module='decode_head.bottleneck', step_size=0.03, step_unit='std', weight=0.1)),
     clean_weight=0.5,
     batch_norm='batch')

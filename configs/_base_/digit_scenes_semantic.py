@@ -51,7 +51,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=7, val_interval=4)
 
 default_scope = 'mmseg'
 visualizer = dict(type='SegLocalVisualizer', vis_backends=_base_.vis_backends)

@@ -11,7 +11,7 @@ model = dict(
         taps=dict(
             backbone=dict(
                 module='backbone.layer3',
-                step_size=0.3,
+                step_size=0.03,
                 step_unit='std',
                 strengths=(0.5, 1.0),
                 strength_sampling='random',
@@ -19,6 +19,6 @@ model = dict(
                 moments='channel',
                 weight=0.4),
             aspp=dict(
-                module='decode_head.bottleneck', step_size=0.3, step_unit='std', weight=0.1)),
+                module='decode_head.bottleneck', step_size=0.03, step_unit='std', weight=0.1)),
         clean_weight=0.5,
         batch_norm='batch'))

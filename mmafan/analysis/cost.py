@@ -31,6 +31,7 @@ import torch
 from mmengine.registry import MODELS
 
 from ..config import TapConfig
+from ..models.adversarial import num_chosen
 from ..models.tail import Tail
 from ..passes.tap import INPUTS
 from .memory import peak_memory, resident_bytes
@@ -131,7 +132,7 @@ def measure_step_cost(cfg: Any,
     arms = {'baseline': _Arm(cfg, device, afan=False), 'afan': _Arm(cfg, device, afan=True)}
     taps = {name: tap for name, tap in arms['afan'].model.afan.config.taps.items() if tap.active}
     published = published and all(tap.module != INPUTS for tap in taps.values())
-    rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])))
+    rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])), arms['afan'].model._least())
     steps: Dict[str, Callable[[Any], Any]] = {
         'baseline': arms['baseline'].train_step,
         'afan': functools.partial(_repeated, arms['afan'].train_step, rhythm),
@@ -162,19 +163,22 @@ def measure_step_cost(cfg: Any,
     return cost
 
 
-def num_steps_of_rhythm(taps: Mapping[str, TapConfig], batch_size: int) -> int:
+def num_steps_of_rhythm(taps: Mapping[str, TapConfig], batch_size: int, least: int = 1) -> int:
     """Return after how many steps the numbers of samples that take part repeat, 16 at the most.
+
+    Args:
+        taps: By name.
+        batch_size: Number of samples.
+        least: Fewest samples of a pass.
 
     Example:
         >>> tap = TapConfig('backbone.layer1', 0.1, fraction=0.125)
-        >>> num_steps_of_rhythm(dict(a=tap), 2), num_steps_of_rhythm(dict(a=tap), 16)
-        (4, 1)
+        >>> [num_steps_of_rhythm(dict(a=tap), *sizes) for sizes in ((2, ), (16, ), (4, 1), (4, 2))]
+        [4, 1, 2, 4]
     """
-    counts = [batch_size * tap.fraction for tap in taps.values() if tap.fraction < 1]
-    for steps in range(1, 16):
-        if all(abs(steps * count - round(steps * count)) < 1e-6 for count in counts):
-            return steps
-    return 16
+    chosen = [[num_chosen(batch_size, tap.fraction, least, iteration) for iteration in range(32)]
+              for tap in taps.values() if tap.fraction < 1]
+    return next((steps for steps in range(1, 16) if all(counts[steps:] == counts[:-steps] for counts in chosen)), 16)
 
 
 def _repeated(step: Callable[[Any], Any], times: int, data: Any) -> None:
