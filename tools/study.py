@@ -96,7 +96,8 @@ def train_all(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[Tup
                     stop(f'the run of arm {key[0]!r} with seed {key[1]} failed; its log is in '
                          f'{run_folder(work_dir, *key)}, and the same command goes on from here')
                 found = result_of(study, *key, work_dir)
-                assert found is not None, 'a finished run has a result'
+                if found is None:  # its config is another one than this process reads: the file has been changed
+                    stop(f'{study.path} has changed while the study ran; call the same command again')
                 results[key] = found
                 print(f'[{len(results)}/{total}] {key[0]}, seed {key[1]}: {study.metric} '
                       f'{found["metrics"][study.metric]:.4f} in {found["seconds"]:.0f} s', flush=True)
