@@ -99,7 +99,12 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
 
 
-def make_scenes(split: str, count: int, seed: int = 0, size: int = 96, max_digits: int = 4) -> list:
+def make_scenes(split: str,
+                count: int,
+                seed: int = 0,
+                size: int = 96,
+                max_digits: int = 4,
+                sides: Sequence[int] = (16, 36)) -> list:
     """Compose the first ``count`` scenes of a split, each from a random state of its own.
 
     Args:
@@ -108,6 +113,7 @@ def make_scenes(split: str, count: int, seed: int = 0, size: int = 96, max_digit
         seed: Of all choices.
         size: See :func:`compose_scene`.
         max_digits: See :func:`compose_scene`.
+        sides: See :func:`compose_scene`.
 
     Returns:
         A list of :class:`DigitScene`.
@@ -120,8 +126,8 @@ def make_scenes(split: str, count: int, seed: int = 0, size: int = 96, max_digit
     digits, labels = load_digit_images()
     own = split_digits(labels, split)
     stream = ('train', 'test').index(split)
-    return [compose_scene(digits[own], labels[own], np.random.RandomState([seed, stream, number]), size, max_digits)
-            for number in range(count)]
+    randoms = (np.random.RandomState([seed, stream, number]) for number in range(count))
+    return [compose_scene(digits[own], labels[own], random, size, max_digits, sides) for random in randoms]
 
 
 def _background(random: np.random.RandomState, size: int) -> np.ndarray:

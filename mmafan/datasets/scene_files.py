@@ -1,6 +1,7 @@
 """Writes digit scenes as files that stock data sets read: png images, COCO boxes and masks, maps of classes.
 
     python -m mmafan.datasets.scene_files [FOLDER] [--num-train N] [--num-test N] [--seed N]
+        [--size PIXELS] [--max-digits N] [--sides LOW HIGH]
 
 ::
 
@@ -63,8 +64,13 @@ def coco_annotations(scenes: Sequence[DigitScene]) -> Dict[str, List[dict]]:
     return dict(images=images, annotations=annotations, categories=[dict(id=i, name=str(i)) for i in range(10)])
 
 
-def write_scenes(folder: Union[str, Path] = FOLDER, num_train: int = 320, num_test: int = 200,
-                 seed: int = 0) -> Dict[str, int]:
+def write_scenes(folder: Union[str, Path] = FOLDER,
+                 num_train: int = 320,
+                 num_test: int = 200,
+                 seed: int = 0,
+                 size: int = 96,
+                 max_digits: int = 4,
+                 sides: Sequence[int] = (16, 36)) -> Dict[str, Any]:
     """Write scenes of both splits, unless the folder holds the same ones.
 
     The folder gets its name when it is whole, so that this may be interrupted and repeated. Scenes made with other
@@ -75,6 +81,9 @@ def write_scenes(folder: Union[str, Path] = FOLDER, num_train: int = 320, num_te
         num_train: Scenes of digit images of the train split.
         num_test: Scenes of digit images of the test split.
         seed: See :func:`mmafan.datasets.digit_scenes.make_scenes`.
+        size: See :func:`mmafan.datasets.digit_scenes.compose_scene`, as for the two that follow.
+        max_digits: Most digits of one scene.
+        sides: Smallest and largest side of a digit in pixels.
 
     Returns:
         The settings that ``settings.json`` holds.
@@ -86,7 +95,8 @@ def write_scenes(folder: Union[str, Path] = FOLDER, num_train: int = 320, num_te
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(f'{name} must be an integer of at least {low}, got {value!r}')
     folder = Path(folder)
-    settings = dict(generator=GENERATOR, num_train=num_train, num_test=num_test, seed=seed)
+    look: Dict[str, Any] = dict(size=size, max_digits=max_digits, sides=list(sides))
+    settings = dict(generator=GENERATOR, num_train=num_train, num_test=num_test, seed=seed, **look)
     if (folder / SETTINGS).is_file():
         if json.loads((folder / SETTINGS).read_text()) == settings:
             return settings
@@ -96,7 +106,7 @@ def write_scenes(folder: Union[str, Path] = FOLDER, num_train: int = 320, num_te
     part = folder.with_name(folder.name + '.part')
     shutil.rmtree(part, ignore_errors=True)
     for split, count in (('train', num_train), ('test', num_test)):
-        _write_split(part, split, make_scenes(split, count, seed))
+        _write_split(part, split, make_scenes(split, count, seed, **look))
     _write_json(part / SETTINGS, settings)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
@@ -124,9 +134,13 @@ def main(argv: Any = None) -> None:
     parser.add_argument('--num-train', type=int, default=320, help='scenes to train on (default: 320)')
     parser.add_argument('--num-test', type=int, default=200, help='scenes to test on (default: 200)')
     parser.add_argument('--seed', type=int, default=0, help='of the scenes (default: 0)')
+    parser.add_argument('--size', type=int, default=96, help='height and width of a scene (default: 96 pixels)')
+    parser.add_argument('--max-digits', type=int, default=4, help='most digits of one scene (default: 4)')
+    parser.add_argument(
+        '--sides', type=int, nargs=2, default=(16, 36), help='smallest and largest side of a digit (default: 16 36)')
     args = parser.parse_args(argv)
     try:
-        settings = write_scenes(args.folder, args.num_train, args.num_test, args.seed)
+        settings = write_scenes(**vars(args))
     except ValueError as error:
         parser.error(str(error))
     print(f'{args.folder}: {settings}')

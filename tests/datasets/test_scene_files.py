@@ -99,11 +99,11 @@ def test_finished_folder_is_left_alone(folder, monkeypatch):
 def test_interrupted_writing_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
     calls = []
 
-    def interrupted(split, *args):
+    def interrupted(split, *args, **kwargs):
         calls.append(split)
         if split == 'test':
             raise KeyboardInterrupt
-        return make_scenes(split, *args)
+        return make_scenes(split, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(scene_files, 'make_scenes', interrupted)
@@ -134,9 +134,15 @@ def test_wrong_number_is_named(tmp_path, field, value):
 
 
 def test_command_line(tmp_path, capsys):
+    import cv2
     scene_files.main([str(tmp_path / 'scenes'), '--num-train', '2', '--num-test', '1', '--seed', '3'])
     assert 'num_train' in capsys.readouterr().out
     assert json.loads((tmp_path / 'scenes' / 'settings.json').read_text())['seed'] == 3
+    scene_files.main([str(tmp_path / 'large'), '--num-train', '2', '--num-test', '1', '--size', '64', '--max-digits',
+                      '1', '--sides', '44', '44'])
+    [scene] = make_scenes('test', 1, size=64, max_digits=1, sides=(44, 44))
+    assert content(tmp_path / 'large')['test/000000.png'] == cv2.imencode('.png', scene.image)[1].tobytes()
+    assert scene.image.shape == (64, 64, 3) and len(scene.labels) == 1
     with pytest.raises(SystemExit) as error:
         scene_files.main([str(tmp_path / 'scenes'), '--num-train', '0'])
     assert error.value.code == 2

@@ -20,8 +20,9 @@ def task(tools, tmp_path, monkeypatch):
     """The demo on 16 scenes, in a folder of its own."""
     from mmafan.datasets.scene_files import write_scenes
     monkeypatch.chdir(tmp_path)
-    return dataclasses.replace(
-        tools('quickstart_segmentation').TASK, prepare=lambda: write_scenes(num_train=16, num_test=8), cost_repeats=2)
+    module = tools('quickstart_segmentation')
+    scenes = dict(module.SCENES, num_train=16, num_test=8)
+    return dataclasses.replace(module.TASK, prepare=lambda: write_scenes(**scenes), cost_repeats=2)
 
 
 @pytest.fixture
@@ -37,9 +38,10 @@ def test_demo_writes_the_scenes_that_the_configs_read(tools, config, tmp_path, m
     monkeypatch.chdir(tmp_path)
     module = tools('quickstart_segmentation')
     settings = module.prepare()
-    assert settings == json.loads((tmp_path / 'data/digit_scenes/settings.json').read_text())
+    assert settings == json.loads((tmp_path / module.SCENES['folder'] / 'settings.json').read_text())
     counts = f"on {settings['num_train']} training and {settings['num_test']} test scenes"
-    assert counts in ' '.join(module.TASK.setting.split())
+    assert f"{counts} of {settings['size']} x {settings['size']} pixels" in ' '.join(module.TASK.setting.split())
+    assert config.image_size == (settings['size'], settings['size'])
     register_all_modules(init_default_scope=True)
     for loader, name in ((config.train_dataloader, 'num_train'), (config.val_dataloader, 'num_test')):
         dataset = DATASETS.build(loader.dataset)
