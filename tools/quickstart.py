@@ -84,7 +84,7 @@ def main(argv=None) -> None:
                         'work_dirs/quickstart_<task> for the others)')
     parser.add_argument('--seeds', type=int, help='runs of each arm (default: 3, for segmentation 2)')
     parser.add_argument('--epochs', type=int, help='epochs of each run (default: 30 for classification, 6 for '
-                        'detection, 7 for segmentation)')
+                        'detection, 12 for segmentation)')
     args = parser.parse_args(argv)
     task = load_task(args.task)
     for name in ('seeds', 'epochs', 'work_dir'):
