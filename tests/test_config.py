@@ -172,7 +172,6 @@ WRONG_MODELS = {
                                       dict(afan=afan(dict(module='backbone.layer1.7')))),
     'forgotten prefix': (ValueError, ['afan.taps.s.module', "'layer1'", 'AFANImageClassifier', "'backbone.layer1'"],
                          dict(afan=afan(dict(module='layer1')))),
-    'checkpointing': (ValueError, ['with_cp must be False', 'True', 'reentrant'], dict(backbone=dict(with_cp=True))),
     'afan missing':
     (ValueError, ['model.afan is missing', 'afan=dict(taps=', "type='ImageClassifier'"], dict(afan=None)),
     'unknown stock model': (KeyError, ['mmafan.AFANImageClasifier', 'AFANImageClassifier'],

@@ -28,7 +28,7 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
         The config; a tap at a list of modules is now at the last of them.
 
     Raises:
-        ValueError: For a tap's module that does not exist or is never called, and for reentrant checkpointing.
+        ValueError: For a tap's module that does not exist or is never called.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     names = [name for name in modules if name]
@@ -51,10 +51,6 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
             print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
                       logger='current')
             taps[tap_name] = replace(tap, module=last)
-    for name, module in modules.items():
-        if getattr(module, 'with_cp', False) is True:
-            raise ValueError(f'{name}.with_cp must be False with A-FAN, got True: its activation checkpointing is '
-                             f'reentrant, through which no gradient at a tap can be taken')
     return replace(config, taps=taps)
 
 
@@ -161,8 +157,8 @@ def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor],
         if 'heckpoint' not in str(error):
             raise
         raise ValueError(f'{where}.module must name a module with a differentiable feature, but {tap.module!r} feeds '
-                         f'reentrant activation checkpointing, through which no gradient at a tap can be taken; switch '
-                         f'the checkpointing off') from None
+                         f'reentrant activation checkpointing that is not torch\'s (fairscale\'s is), through which no '
+                         f'gradient at a tap can be taken; switch the checkpointing off') from None
     if all(gradient is None for gradient in gradients):
         raise ValueError(f'{where}.module must name a module that a gradient comes to, but none of '
                          f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')

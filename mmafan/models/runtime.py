@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
+from ..passes.checkpointing import checkpointing_of_passes
 from ..passes.forward_state import Place
 
 
@@ -139,8 +140,12 @@ class AFANRuntime:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Mark the passes run inside as A-FAN's own."""
-        before, self._inside = self._inside, True
-        try:
+        if self._inside:
             yield
+            return
+        self._inside = True
+        try:
+            with checkpointing_of_passes():
+                yield
         finally:
-            self._inside = before
+            self._inside = False

@@ -1,0 +1,65 @@
+"""Activation checkpointing of stock modules inside A-FAN's passes."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+from torch.utils import checkpoint as torch_checkpoint
+
+from .calls import Patches
+from .state import PassKind, current_pass, running_pass
+
+REENTRANT = 'CheckpointFunction'
+NON_REENTRANT = '_checkpoint_without_reentrant_generator'
+
+
+@contextmanager
+def checkpointing_of_passes() -> Iterator[None]:
+    """Make ``torch.utils.checkpoint`` fit for A-FAN's passes; everything is put back at the end.
+
+    - Checkpointing that is reentrant, as that of ``with_cp`` in the codebases and of mmengine's
+      ``activation_checkpointing``, becomes non-reentrant: through the other kind no gradient at a tap can be taken.
+    - What is recomputed runs as the pass that it belongs to, so that its norms use the same statistics, also where the
+      backward of several passes runs as one. While an attack's gradient is taken, what is recomputed stores nothing.
+    - A region in which the tap lies is not checkpointed in adversarial passes: recomputed, it would hold the clean
+      feature. (It begins without gradients, as all that is before the tap, and torch leaves such regions alone.)
+    """
+    patches = Patches()
+    patches.set(torch_checkpoint, REENTRANT, _NonReentrant)
+    stock = getattr(torch_checkpoint, NON_REENTRANT)
+    patches.set(torch_checkpoint, NON_REENTRANT,
+                lambda function, *args, **kwargs: stock(in_its_pass(function), *args, **kwargs))
+    try:
+        yield
+    finally:
+        patches.undo()
+
+
+class _NonReentrant:
+    """In place of ``torch.utils.checkpoint.CheckpointFunction``."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return torch_checkpoint.checkpoint(
+            function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+
+
+def in_its_pass(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that runs as the pass in which this one was called, whenever it runs.
+
+    Example:
+        >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
+        ...     function = in_its_pass(current_pass)
+        >>> function().kind
+        <PassKind.ADVERSARIAL: 'adversarial'>
+    """
+    state = current_pass()
+
+    def recompute(*args: Any, **kwargs: Any) -> Any:
+        kind = state.kind
+        if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
+            kind = PassKind.CHECK
+        with running_pass(kind, state.batch_norm):
+            return function(*args, **kwargs)
+
+    return recompute

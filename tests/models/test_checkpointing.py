@@ -1,0 +1,94 @@
+"""Activation checkpointing of the codebases and of mmengine changes memory alone: gradients, logs, random streams."""
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from torch.utils import checkpoint as torch_checkpoint
+
+from ..training import step
+
+STAGES = [f'backbone.layer{i}' for i in range(1, 5)]
+TAPS = ['backbone.layer2', 'backbone.layer2.1.conv1', 'backbone.bn1', 'inputs']
+RECIPE = dict(step_size=0.3, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True))
+POLICIES = ['shared', 'batch', 'frozen', 'separate']
+
+
+def afan_of(tap, **fields):
+    names = ('num_steps', 'radius', 'attack_losses')
+    recipe = dict(RECIPE, module=tap, **{n: fields.pop(n) for n in names if n in fields})
+    return dict(taps=dict(t=recipe), clean_weight=0.5, **fields)
+
+
+def run(build, batch, checkpointed, tap='backbone.layer2', momentum=0.1, **fields):
+    """Train one step; return log, gradients, buffers, and how often the first convolution of each stage ran."""
+    fields.setdefault('batch_norm', 'batch')
+    backbone = dict(with_cp=checkpointed == 'with_cp', drop_path_rate=0.5, norm_cfg=dict(type='BN', momentum=momentum))
+    changes = dict(afan=afan_of(tap, **fields)) if tap else dict(afan=None, type='ImageClassifier')
+    model = build(backbone=backbone, **changes).double()
+    if checkpointed == 'mmengine':
+        turn_on_activation_checkpointing(model, STAGES)
+    counts = dict.fromkeys(STAGES, 0)
+    for name in STAGES:
+        def count(*_, name=name):
+            counts[name] += 1
+        model.get_submodule(name)[0].conv1.register_forward_hook(count)
+    inputs = batch['inputs'].double()
+    log, gradients = step(model, dict(batch, inputs=inputs))
+    return log, gradients, dict(model.named_buffers()), counts
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys() and left
+    for name, value in right.items():
+        torch.testing.assert_close(left[name], value, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize('checkpointed', ['with_cp', 'mmengine'])
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+@pytest.mark.parametrize('tap', TAPS)
+def test_gradients_are_those_without_checkpointing(tiny_classifier, tiny_batch, tap, schedule, checkpointed):
+    plain = run(tiny_classifier, tiny_batch(), None, tap, schedule=schedule)
+    found = run(tiny_classifier, tiny_batch(), checkpointed, tap, schedule=schedule)
+    assert found[0] == pytest.approx(plain[0], rel=1e-10)
+    assert_same(found[1], plain[1])
+    assert found[3]['backbone.layer4'] > plain[3]['backbone.layer4']  # it was recomputed
+
+
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+@pytest.mark.parametrize('fields', [
+    *(pytest.param(dict(batch_norm=policy), id=policy) for policy in POLICIES),
+    pytest.param(dict(num_steps=2, radius=0.4), id='pgd'),
+    pytest.param(dict(attack_losses=['loss']), id='attack_losses'),
+    pytest.param(dict(replay=False), id='no-replay'),
+])
+def test_recomputed_norms_use_the_statistics_of_their_pass(tiny_classifier, tiny_batch, fields, schedule):
+    # Without momentum running statistics stay: recomputing the clean pass updates them once more, as in stock models.
+    plain = run(tiny_classifier, tiny_batch(), None, schedule=schedule, momentum=0.0, **fields)
+    found = run(tiny_classifier, tiny_batch(), 'with_cp', schedule=schedule, momentum=0.0, **fields)
+    assert found[0] == pytest.approx(plain[0], rel=1e-10)
+    assert_same(found[1], plain[1])
+
+
+@pytest.mark.parametrize('policy', ['batch', 'frozen'])
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_running_statistics_are_those_of_the_stock_model(tiny_classifier, tiny_batch, policy, schedule):
+    """Stock checkpointing updates them twice, in the forward and when it is recomputed; passes of A-FAN add nothing."""
+    stock = run(tiny_classifier, tiny_batch(), 'with_cp', tap=None)
+    found = run(tiny_classifier, tiny_batch(), 'with_cp', batch_norm=policy, schedule=schedule)
+    assert_same(found[2], stock[2])
+    assert int(stock[2]['backbone.layer2.1.bn1.num_batches_tracked']) == 2
+
+
+def test_torch_is_left_as_it_was(tiny_classifier, tiny_batch):
+    before = dict(vars(torch_checkpoint))
+    run(tiny_classifier, tiny_batch(), 'with_cp')
+    assert dict(vars(torch_checkpoint)) == before
+
+
+def test_stock_checkpointing_is_still_reentrant():
+    """Where torch's default has changed, the swap in ``mmafan.passes.checkpointing`` is no longer needed."""
+    weight = torch.ones(1, requires_grad=True)
+    seen = []
+    torch_checkpoint.checkpoint(lambda x: seen.append(torch.is_grad_enabled()) or x * 2, weight).sum().backward()
+    assert seen == [False, True], 'torch.utils.checkpoint is non-reentrant by default now'
