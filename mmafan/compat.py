@@ -74,6 +74,23 @@ def accept_shape_beside_inputs() -> None:
     analysis.get_model_complexity_info = get_model_complexity_info
 
 
+def load_fsdp_optimizers() -> None:
+    """Let mmengine's ``FSDPStrategy`` resume.
+
+    mmengine 0.10.7 passes the arguments of ``FullyShardedDataParallel.optim_state_dict_to_load`` in the order of torch
+    2.0 (``unhashable type: 'dict'`` since torch 2.1). By name they are right for both. No longer needed once mmengine
+    does so; ``tests/test_compat.py`` tells when.
+    """
+    from mmengine._strategy.fsdp import FSDP, FSDPStrategy
+
+    def load_optim_state_dict(self: Any, state_dict: dict) -> None:
+        optimizer = self.optim_wrapper.optimizer
+        state = FSDP.optim_state_dict_to_load(model=self.model, optim=optimizer, optim_state_dict=state_dict)
+        self.optim_wrapper.load_state_dict(state)
+
+    FSDPStrategy.load_optim_state_dict = load_optim_state_dict
+
+
 def leave_ignored_labels_unweighted() -> None:
     """Let mmseg's cross entropy have class weights where labels are ignored.
 
@@ -106,3 +123,4 @@ def apply() -> None:
     register_config_package()
     allow_checkpoint_classes()
     accept_shape_beside_inputs()
+    load_fsdp_optimizers()

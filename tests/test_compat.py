@@ -140,8 +140,16 @@ def stock(tmp_path_factory):
             from mmengine.analysis import get_model_complexity_info
             get_model_complexity_info(torch.nn.Linear(2, 2), (2, ), inputs=torch.rand(1, 2))
 
+        def load_optimizer(_):
+            from mmengine._strategy.fsdp import FSDP, FSDPStrategy
+            FSDP.optim_state_dict_to_load = lambda model, optim, optim_state_dict: dict(model)
+            strategy = FSDPStrategy.__new__(FSDPStrategy)
+            strategy.model, strategy.optim_wrapper = {'the': 'model'}, type('O', (), dict(optimizer=None))()
+            strategy.optim_wrapper.load_state_dict = lambda model: model['the']
+            strategy.load_optim_state_dict({'the state': 0, 'not': 'the model'})
+
         found = dict(checkpoint=error_of(_load_checkpoint, sys.argv[1]), config=error_of(Config.fromfile, sys.argv[2]),
-                     flops=error_of(count, None))
+                     flops=error_of(count, None), fsdp=error_of(load_optimizer, None))
         print(json.dumps(dict(found, mmafan='mmafan' in sys.modules)))
         ''')
     done = subprocess.run([sys.executable, '-c', script, checkpoint, str(folder / 'config.py')],
@@ -167,6 +175,11 @@ def test_register_config_package_is_still_needed(stock):
 def test_accept_shape_beside_inputs_is_still_needed(stock):
     assert 'cannot be both set' in str(stock['flops']), (
         'stock mmengine counts for a shape beside inputs: the workaround compat.accept_shape_beside_inputs can go')
+
+
+def test_load_fsdp_optimizers_is_still_needed(stock):
+    assert stock['fsdp'] == "'the'", (
+        'stock mmengine passes the model first: the workaround compat.load_fsdp_optimizers can go')
 
 
 def test_a_shape_beside_inputs_is_accepted():

@@ -52,6 +52,8 @@ def adapt_to_cpu(cfg: Config) -> None:
     - The process group is started here, with gloo: mmengine's ``init_dist`` calls ``torch.cuda.set_device``, and
       leaves a group that exists alone.
     - SyncBN becomes BN in several processes: ``DistributedDataParallel`` refuses it for a module on the CPU.
+    - ``FSDPStrategy`` gets ``device_id='cpu'``, and takes a whole state dict without copying it to the CPU: torch would
+      copy nothing there, and then free what it has not copied.
     - ``device_ids`` becomes None: ``Runner.wrap_model`` passes ``[LOCAL_RANK]``, which ``DistributedDataParallel``
       refuses for a module on the CPU; a value in ``model_wrapper_cfg`` goes before that default.
     """
@@ -67,6 +69,13 @@ def adapt_to_cpu(cfg: Config) -> None:
         if _unsynchronise(cfg.model) + bool(cfg.pop('sync_bn', None)):
             print_log('no CUDA device: SyncBN becomes BN, whose statistics are those of each process', 'current',
                       logging.WARNING)
+    if (cfg.get('strategy') or {}).get('type') == 'FSDPStrategy':
+        cfg.strategy.model_wrapper = dict(cfg.strategy.get('model_wrapper') or {}, device_id='cpu')
+        if cfg.strategy.get('state_dict_cfg') == 'full':
+            cfg.strategy.state_dict_cfg = dict(
+                state_dict_type='FULL_STATE_DICT',
+                state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+                optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))
     if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
         cfg.optim_wrapper.type = 'mmengine.CPUAmpOptimWrapper'
         print_log('no CUDA device: mixed precision uses bfloat16 (float16 autocast is for CUDA only)', 'current')

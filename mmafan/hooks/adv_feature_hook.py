@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from ..layers.afan_norm import AUXILIARY
+from ..layers.afan_norm import AUXILIARY, PassAwareNorm
 from ..models.entry import unwrap
 from ..models.mixin import AFANModelMixin
 from ..registry import HOOKS
@@ -33,7 +33,7 @@ class AdvFeatureHook(Hook):
 
     Raises:
         ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
-            leaves no iteration, or if something has removed A-FAN's norms.
+            leaves no iteration, if something has removed A-FAN's norms, or if auxiliary norms are sharded.
     """
     priority = 'NORMAL'
 
@@ -73,6 +73,7 @@ class AdvFeatureHook(Hook):
             name = type(unwrap(runner.model)).__name__
             raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
                              f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
+        _check_auxiliary(model)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):
             name = type(runner.train_loop).__name__
@@ -172,6 +173,15 @@ def load_training_state(model: Any, state: Dict[str, Any]) -> None:
 def _auxiliary_tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
     named: Sequence = [*model.named_parameters(), *model.named_buffers()]
     return {name: value for name, value in named if f'.{AUXILIARY}.' in name}
+
+
+def _check_auxiliary(model: nn.Module) -> None:
+    """Auxiliary norms must be whole: a part of one cannot be saved beside the stock state dict."""
+    for module in model.modules():
+        auxiliary = getattr(module, AUXILIARY, None) if isinstance(module, PassAwareNorm) else None
+        if auxiliary is not None and any(p.numel() != module.num_features for p in auxiliary.parameters()):
+            raise ValueError("afan.batch_norm must not be 'separate' where an engine shards the parameters (FSDP, ZeRO "
+                             "stage 3), got 'separate': use 'batch', which has no parameters of its own")
 
 
 def _afan_model(model: Any) -> Any:

@@ -17,10 +17,11 @@ import mmafan  # noqa: F401  (registers)
 TAP = dict(module='backbone.layer1', step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True))
 
 
-def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, **_):
+def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    afan = dict(taps=dict(s=dict(TAP, fraction=fraction, num_steps=num_steps)), clean_weight=0.5, batch_norm=policy)
+    tap = dict(TAP, module=tap, fraction=fraction, num_steps=num_steps)
+    afan = dict(taps=dict(s=tap), clean_weight=0.5, batch_norm=policy)
     if learned:
         afan['taps']['t'] = dict(TAP, module='backbone.layer3')
         afan['learn_strengths'] = dict(lr=0.1)
@@ -45,7 +46,7 @@ def batches(rank, world_size, steps=3, size=8):
 
 def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, **_):
     """Three steps; A-FAN is off in the second one, as the hook's schedule may have it, or in another."""
-    wrapper = OptimWrapper(torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9),
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
                            accumulative_counts=accumulation, clip_grad=clip)
     inner.afan.hooked = True
     parts = [batch for batch in batches(rank, world_size) for _ in range(accumulation)]
@@ -56,7 +57,8 @@ def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, **_)
         model.train_step(batch, wrapper)
         if inner.afan.learned is not None and step != off:
             inner.afan.learned.step()
-    state = dict(inner.state_dict())
+    state = dict(model.state_dict())
+    state = {name[7:] if name.startswith('module.') else name: value for name, value in state.items()}
     if inner.afan.learned is not None:
         state.update({f'learned.{k}': v.detach() for k, v in inner.afan.learned.factors.items()})
     return state
@@ -82,8 +84,10 @@ def main():
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     inner = build(**options)
     kind = options.get('wrapper', 'MMDistributedDataParallel')
-    model = MODEL_WRAPPERS.build(dict(type=kind, module=inner, device_ids=None, **options.get('fields', {})))
-    counts = count_reductions(model)
+    sharded = kind == 'MMFullyShardedDataParallel'
+    device = dict(device_id=torch.device('cpu')) if sharded else dict(device_ids=None)
+    model = MODEL_WRAPPERS.build(dict(type=kind, module=inner, **device, **options.get('fields', {})))
+    counts = {} if sharded else count_reductions(model)
     state = train(model, inner, rank, world_size, **options)
     torch.save(dict(state=state, counts=counts), f'{out}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
