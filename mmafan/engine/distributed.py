@@ -22,29 +22,31 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
     the tap. So each bucket is reduced once in a step, overlapping with the last backward, without
     ``find_unused_parameters``. Other models, and steps with A-FAN switched off, train as under the stock wrapper. A
     parameter that the model never uses has a gradient of zeros too, where the stock wrapper leaves it without: weight
-    decay and momentum reach it.
+    decay and momentum reach it. With ``static_graph`` the first step is single-graph: torch learns from the first
+    backward how often each gradient is added to, and would take that of the clean pass for it.
 
     Args:
         module: The model.
         **kwargs: Of ``MMDistributedDataParallel``.
 
     Raises:
-        ValueError: With ``static_graph`` (in its first iteration torch would not exchange the gradients) or
-            ``detect_anomalous_params`` (every parameter takes part).
+        ValueError: With ``detect_anomalous_params`` (every parameter takes part).
 
     Example:
         In a config: ``model_wrapper_cfg = dict(type='mmafan.AFANDistributedDataParallel', broadcast_buffers=False)``.
     """
 
     def __init__(self, module: nn.Module, **kwargs: Any) -> None:
-        for name in ('static_graph', 'detect_anomalous_params'):
-            if kwargs.get(name):
-                raise ValueError(f'model_wrapper_cfg.{name} must be False for AFANDistributedDataParallel, got True; '
-                                 f'MMDistributedDataParallel takes it')
+        if kwargs.get('detect_anomalous_params'):
+            raise ValueError('model_wrapper_cfg.detect_anomalous_params must be False for AFANDistributedDataParallel, '
+                             'got True; MMDistributedDataParallel takes it')
         super().__init__(module=module, **kwargs)
+        self._learns_graph = bool(kwargs.get('static_graph'))
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
         if isinstance(self.module, AFANModelMixin) and self.module.runs_two_phase(optim_wrapper):
-            return self.module.train_two_phase(data, optim_wrapper, self)
+            learns_graph, self._learns_graph = self._learns_graph, False
+            return self.module.train_two_phase(data, optim_wrapper, self, single_graph=learns_graph)
+        self._learns_graph = False
         return super().train_step(data, optim_wrapper)

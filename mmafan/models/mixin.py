@@ -95,11 +95,12 @@ class AFANModelMixin(TwoPhase, AdversarialPasses):
         recording, losses = self._clean_pass(batch, run)
         if not runtime.taps:
             return self._anchored(losses)
-        if is_distributed() and runtime.config.schedule == 'two_phase':
+        foreign = is_distributed() and not runtime.wrapped
+        if foreign and runtime.config.schedule == 'two_phase':
             raise ValueError("afan.schedule='two_phase' is not possible under the distributed wrapper of the model, "
                              "which owns the backward; use 'auto', or model_wrapper_cfg=dict("
                              "type='mmafan.AFANDistributedDataParallel')")
-        if is_distributed() and runtime.config.schedule == 'auto':
+        if foreign and runtime.config.schedule == 'auto':
             _say_single_graph()
         merged = clean_losses(losses, runtime.config.clean_weight)
         tails = self._tails(recording, batch, run)

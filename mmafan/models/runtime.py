@@ -75,6 +75,7 @@ class AFANRuntime:
         other_losses: By tap, names of the losses that do not depend on it.
         idle_calls: By tap, the watched calls its losses do not depend on; None: not known yet.
         hooked: Whether a hook is in charge.
+        wrapped: Whether a wrapper of ours asks for the single-graph loss.
         measure: Whether to take measurements in this step.
         diagnostics: Latest measurements by name, each a tensor of no dimension.
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
@@ -95,6 +96,7 @@ class AFANRuntime:
         self.other_losses: Dict[str, Set[str]] = {}
         self.idle_calls: Optional[Dict[str, Set[int]]] = None
         self.hooked = False
+        self.wrapped = False
         self.grad_scale = 1.0
         self.measure = True
         self.diagnostics: Dict[str, Tensor] = {}

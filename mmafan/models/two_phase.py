@@ -43,8 +43,8 @@ class TwoPhase:
             return super().train_step(data, optim_wrapper)  # type: ignore[misc]
         return self.train_two_phase(data, optim_wrapper)
 
-    def train_two_phase(self, data: Any, optim_wrapper: OptimWrapper,
-                        wrapper: Optional[nn.Module] = None) -> Dict[str, Tensor]:
+    def train_two_phase(self, data: Any, optim_wrapper: OptimWrapper, wrapper: Optional[nn.Module] = None,
+                        single_graph: bool = False) -> Dict[str, Tensor]:
         """Train one step in two phases.
 
         Args:
@@ -52,6 +52,7 @@ class TwoPhase:
             optim_wrapper: As for ``BaseModel.train_step``.
             wrapper: The ``DistributedDataParallel`` around the model. The last pass alone runs through its forward,
                 so that processes exchange gradients once, while the last backward runs.
+            single_graph: Run all passes through the forward of ``wrapper`` instead, and one backward.
 
         Returns:
             As of :meth:`train_step`.
@@ -64,7 +65,7 @@ class TwoPhase:
         runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
         step = _Step(self, batch, optim_wrapper, wrapper)
         try:
-            return step.run()
+            return step.run_as_one() if single_graph else step.run()
         except BaseException:
             optim_wrapper.zero_grad()  # half a step's gradients must not leak into the next
             raise
@@ -159,6 +160,17 @@ class _Step:
             self.backward(self.through_wrapper(lambda *_, **__: {}, self.batch), last=True)
         runtime.iteration += 1
         return model.parse_losses(log)[1]
+
+    def run_as_one(self) -> Dict[str, Tensor]:
+        """Train with the single-graph loss, through the wrapper."""
+        self.model.afan.wrapped = True
+        try:
+            losses = self.through_wrapper(self.model.forward, self.batch)
+        finally:
+            self.model.afan.wrapped = False
+        log = detach_losses(losses)
+        self.backward(losses, last=True)
+        return self.model.parse_losses(log)[1]
 
     def begin_pass(self) -> None:
         """Note whether the adversarial pass that begins is the last of the step."""

@@ -44,7 +44,8 @@ FAST = [dict(), dict(wrapper=OURS, accumulation=2)]
 SLOW = [
     dict(wrapper=OURS), dict(accumulation=2), dict(learned=True), dict(wrapper=OURS, learned=True),
     dict(wrapper=OURS, num_steps=2, clip=dict(max_norm=0.5)),
-    dict(wrapper=OURS, fields=dict(find_unused_parameters=True)),
+    dict(wrapper=OURS, fields=dict(find_unused_parameters=True)), dict(wrapper=OURS, fields=dict(static_graph=True)),
+    dict(wrapper=OURS, fields=dict(static_graph=True), off=0),
     dict(wrapper=FSDP), dict(wrapper=FSDP, fields=UNITS), dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1'),
     dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1.conv1', num_steps=2),
     dict(wrapper=FSDP, fields=UNITS, accumulation=2)]
@@ -80,7 +81,7 @@ def test_a_step_that_a_tap_sits_out_is_reduced_once(tmp_path):
     assert not all(torch.allclose(first[n].double(), whole[n].double(), rtol=0, atol=1e-4) for n in first)
 
 
-@pytest.mark.parametrize('field', ['static_graph', 'detect_anomalous_params'])
+@pytest.mark.parametrize('field', ['detect_anomalous_params'])
 def test_what_the_wrapper_cannot_do_is_refused(field):
     from mmafan.engine import AFANDistributedDataParallel
     with pytest.raises(ValueError, match=f'model_wrapper_cfg.{field} must be False .* got True'):
