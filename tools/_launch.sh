@@ -39,7 +39,7 @@ run_distributed() {
         fail "NODE_RANK must be a number from 0 to $((nnodes - 1)) (NNODES=$nnodes), got '$node_rank'."
     if ((nnodes > 1)); then
         [[ -n $address ]] || fail "NNODES=$nnodes needs MASTER_ADDR, the address of the node with NODE_RANK=0."
-        [[ -n $port ]] || fail "NNODES=$nnodes needs PORT, the same free port of the first node on every node."
+        port=${port:-29500} # the same on every node, so not a free one of this node
     fi
     python=$(find_python) || exit 2
     if [[ -z $port ]]; then

@@ -30,7 +30,8 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
         **kwargs: Of ``MMDistributedDataParallel``.
 
     Raises:
-        ValueError: With ``detect_anomalous_params`` (every parameter takes part).
+        ValueError: With ``detect_anomalous_params`` (every parameter takes part); in the first step, with
+            ``static_graph`` and gradient accumulation (torch cannot have both).
 
     Example:
         In a config: ``model_wrapper_cfg = dict(type='mmafan.AFANDistributedDataParallel', broadcast_buffers=False)``.
@@ -47,6 +48,9 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
         """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
         if isinstance(self.module, AFANModelMixin) and self.module.runs_two_phase(optim_wrapper):
             learns_graph, self._learns_graph = self._learns_graph, False
+            if learns_graph and not optim_wrapper.should_sync():
+                raise ValueError('model_wrapper_cfg.static_graph must be False with optim_wrapper.accumulative_counts '
+                                 'above 1, got True: torch learns the graph from a step that is exchanged')
             return self.module.train_two_phase(data, optim_wrapper, self, single_graph=learns_graph)
         self._learns_graph = False
         return super().train_step(data, optim_wrapper)

@@ -62,15 +62,17 @@ def test_dist_test_passes_config_and_checkpoint(launch, repo):
         str(repo / 'tools' / 'test.py'), 'c.py', 'w.pth', '--out', 'o.pkl', '--launcher', 'pytorch']
 
 
-def test_several_nodes(launch):
-    got = words(launch('dist_train.sh', 'c.py', '8', NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='29500'))
-    assert got[2:7] == ['--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=29500',
+@pytest.mark.parametrize('variables, port', [(dict(PORT='1234'), 1234), (dict(), 29500), (dict(PORT=''), 29500)])
+def test_several_nodes(launch, variables, port):
+    """Every node must name the same port: without PORT it is the one that OpenMMLab's scripts take."""
+    got = words(launch('dist_train.sh', 'c.py', '8', NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', **variables))
+    assert got[2:7] == ['--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', f'--master_port={port}',
                         '--nproc_per_node=8']
 
 
 @pytest.mark.parametrize('variables, name', [
     (dict(NNODES='2', PORT='29500'), 'MASTER_ADDR'),
-    (dict(NNODES='2', MASTER_ADDR='10.0.0.1'), 'PORT'),
+    (dict(NNODES='2', NODE_RANK='1'), 'MASTER_ADDR'),
     (dict(NNODES='two'), 'NNODES'),
     (dict(NNODES='2', NODE_RANK='2', MASTER_ADDR='10.0.0.1', PORT='29500'), 'NODE_RANK'),
     (dict(PYTHON='/does/not/exist'), 'PYTHON'),
