@@ -16,7 +16,11 @@ fraction of the samples that takes part, A the attack passes that the clean back
 for nothing (``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share
 of one such pass: a forward of the tail and its gradient at the tap, no gradient of weights. Not in
 the theory: the second backward through the tail that a tap with ``losses`` of its own needs in the
-clean pass.
+clean pass, and the exchange of gradients between processes, which is the same for both.
+
+Where processes train together, each measures its own steps: the baseline under
+``MMDistributedDataParallel``, A-FAN under ``AFANDistributedDataParallel``, or with
+``afan.schedule='single_graph'`` under the stock wrapper too.
 """
 from __future__ import annotations
 
@@ -28,9 +32,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import torch
+from mmengine.dist import is_distributed
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from ..config import TapConfig
+from ..engine import AFANDistributedDataParallel
 from ..models.adversarial import num_chosen
 from ..models.tail import Tail
 from ..passes.tap import INPUTS
@@ -53,12 +61,15 @@ class StepCost:
         theory: Theoretical cost of the A-FAN step in baseline steps.
         memory_bytes: Peak memory by name: what the model and its optimizer hold, and the most that
             the step allocates beside it.
+        exchanged: Where processes train together, by name ``bytes`` and ``reductions`` of gradients
+            of one step.
     """
     seconds: Dict[str, float]
     rounds: Dict[str, List[float]]
     tails: Dict[str, Dict[str, float]]
     theory: float
     memory_bytes: Dict[str, int] = field(default_factory=dict)
+    exchanged: Dict[str, Dict[str, int]] = field(default_factory=dict)
 
     @property
     def ratios(self) -> Dict[str, float]:
@@ -121,7 +132,8 @@ def measure_step_cost(cfg: Any,
         repeats: Measured rounds.
         warmup: Rounds before them.
         device: Where to train.
-        published: Whether to measure the published schedule too (not possible for input taps).
+        published: Whether to measure the published schedule too (not possible for input taps, nor
+            where processes train together).
         memory: Whether to measure peak memory too (one more step of each).
         process_time: See :class:`mmafan.analysis.timing.Clock`.
 
@@ -131,7 +143,7 @@ def measure_step_cost(cfg: Any,
     device = torch.device(device)
     arms = {'baseline': _Arm(cfg, device, afan=False), 'afan': _Arm(cfg, device, afan=True)}
     taps = {name: tap for name, tap in arms['afan'].model.afan.config.taps.items() if tap.active}
-    published = published and all(tap.module != INPUTS for tap in taps.values())
+    published = published and not is_distributed() and all(tap.module != INPUTS for tap in taps.values())
     rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])), arms['afan'].model._least())
     steps: Dict[str, Callable[[Any], Any]] = {
         'baseline': arms['baseline'].train_step,
@@ -156,6 +168,11 @@ def measure_step_cost(cfg: Any,
                         fraction=tap.fraction) for name, tap in taps.items()}
     cost = StepCost({name: medians[name] for name in arms}, {n: rounds[n] for n in arms}, tails,
                     theoretical_cost(taps, tails))
+    for name, arm in arms.items() if is_distributed() else ():
+        before = dict(arm.exchanged)
+        steps[name](batches[0])
+        cost.exchanged[name] = {key: (count - before[key]) // (rhythm if name == 'afan' else 1)
+                                for key, count in arm.exchanged.items()}
     if memory:
         for name, arm in arms.items():
             peak = peak_memory(functools.partial(steps[name], batches[0]), device)
@@ -233,9 +250,23 @@ class _Arm:
         self.optim_wrapper = build_optim_wrapper(self.model, copy.deepcopy(cfg.optim_wrapper))
         for group in self.optim_wrapper.param_groups:
             group['lr'] = 0.0
+        self.exchanged = dict(bytes=0, reductions=0)
+        self._wrapped = self._wrap(device) if is_distributed() else self.model
+
+    def _wrap(self, device: torch.device) -> Any:
+        stock = not hasattr(self.model, 'afan') or self.model.afan.config.schedule == 'single_graph'
+        wrapper = (MMDistributedDataParallel if stock else AFANDistributedDataParallel)(
+            module=self.model, device_ids=None if device.type == 'cpu' else [device], broadcast_buffers=False)
+        wrapper.register_comm_hook(None, lambda _, bucket: self._exchange(bucket))
+        return wrapper
+
+    def _exchange(self, bucket: Any) -> Any:
+        self.exchanged['bytes'] += bucket.buffer().numel() * bucket.buffer().element_size()
+        self.exchanged['reductions'] += 1
+        return allreduce_hook(None, bucket)  # type: ignore[arg-type]
 
     def train_step(self, data: Any) -> None:
-        self.model.train_step(data, self.optim_wrapper)
+        self._wrapped.train_step(data, self.optim_wrapper)
 
 
 def _published(arm: _Arm, data: Any) -> None:

@@ -33,7 +33,8 @@ class AdvFeatureHook(Hook):
 
     Raises:
         ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
-            leaves no iteration, if something has removed A-FAN's norms, or if auxiliary norms are sharded.
+            leaves no iteration, if something has removed A-FAN's norms, if auxiliary norms are sharded, or if the
+            config asks for ``torch.compile``.
     """
     priority = 'NORMAL'
 
@@ -73,6 +74,9 @@ class AdvFeatureHook(Hook):
             name = type(unwrap(runner.model)).__name__
             raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
                              f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
+        if runner.cfg.get('compile'):
+            raise ValueError(f"compile must be False with A-FAN, got {runner.cfg.get('compile')!r}: a compiled step "
+                             f'fails where a graph is used twice, as by the attack, and was slower where it ran')
         _check_auxiliary(model)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):

@@ -183,3 +183,11 @@ def test_training_only_state_survives_a_resume(tmp_path, policy):
         assert torch.equal(value, right['norms'][name]), name
     for name, value in second.model.state_dict().items():
         assert torch.equal(value, whole.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('value', [True, dict(backend='eager')])
+def test_compile_is_refused_before_the_first_step(tmp_path, value):
+    runner, _ = make_runner(tmp_path, cfg=dict(compile=value))
+    with pytest.raises(ValueError, match='compile must be False with A-FAN, got '):
+        runner.train()
+    assert runner.iter == 0

@@ -30,7 +30,8 @@ def test_json_has_the_documented_keys():
     result = json.loads(done.stdout)
     assert set(result) == {
         'config', 'data', 'batch_size', 'image_size', 'device', 'threads', 'torch', 'repeats',
-        'clock', 'schedule', 'seconds', 'rounds', 'tails', 'theory', 'memory_bytes', 'ratios'}
+        'clock', 'schedule', 'seconds', 'rounds', 'tails', 'theory', 'memory_bytes', 'ratios',
+        'processes', 'exchanged'}
     for name in ('seconds', 'rounds', 'memory_bytes'):
         assert set(result[name]) == {'baseline', 'afan', 'published'}
     assert all(len(values) == 2 for values in result['rounds'].values())
@@ -44,6 +45,23 @@ def test_json_has_the_documented_keys():
         result['seconds']['published'] / result['seconds']['afan'])
     assert (result['data'], result['image_size'], result['threads']) == ('random', [16, 16], 1)
     assert (result['schedule'], result['clock']) == ('two_phase', 'wall')
+    assert (result['processes'], result['exchanged']) == (1, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_two_processes_exchange_every_gradient_once(schedule):
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+    done = run(osp.join(CONFIGS, 'resnet_afan_digits.py'), *TINY, '--json', '--processes', '2', '--schedule', schedule)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result['processes'], set(result['seconds'])) == (2, {'baseline', 'afan'})
+    init_default_scope('mmpretrain')
+    model = MODELS.build(Config.fromfile(osp.join(CONFIGS, 'resnet_digits.py')).model)
+    num_bytes = sum(4 * p.numel() for p in model.parameters())
+    assert result['exchanged']['baseline'] == result['exchanged']['afan']
+    assert result['exchanged']['afan']['bytes'] == num_bytes
 
 
 def test_table_names_every_quantity():

@@ -1,12 +1,13 @@
 """Measure what A-FAN adds to a training step, beside theory and beside its authors' own schedule.
 
-    python tools/analysis_tools/step_cost.py CONFIG [--batch-size N] [--image-size H] [--json]
+    python tools/analysis_tools/step_cost.py CONFIG [--batch-size N] [--image-size H] [--processes N] [--json]
 
 In one process and in turn it trains steps of the same config without A-FAN (the *baseline*: the
 stock model type, the same optimizer), with A-FAN, and in the order of the authors' code
 (*published*), on the same batches; it prints medians, the theoretical cost 1 + N tau
 (mmafan/analysis/cost.py states the formula and how tau is measured) and the peak memory of each
-(mmafan/analysis/memory.py).
+(mmafan/analysis/memory.py). With `--processes` so many of them train together, each with its own
+batch, and the gradients that a step exchanges are counted; the first one prints.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import contextlib
 import json
 import os
 import os.path as osp
+import subprocess
 import sys
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # before torch: its profiler asks for a GPU aloud
@@ -53,6 +55,8 @@ def parse_args(argv=None) -> argparse.Namespace:
                         help='steps of each kind before the measured ones (default: 2)')
     parser.add_argument('--schedule', choices=SCHEDULES, help='override afan.schedule')
     parser.add_argument('--device', default=None, help="such as 'cpu' or 'cuda:0' (default: best)")
+    parser.add_argument('--processes', type=positive, default=1,
+                        help='processes that train together, one GPU each or all on the CPU (default: 1)')
     parser.add_argument('--threads', type=positive, help='threads of torch on the CPU')
     parser.add_argument('--cpu-time', action='store_true',
                         help='count the processor time of this process, not the time that passes: '
@@ -77,6 +81,8 @@ def measure(args: argparse.Namespace) -> dict:
     if args.schedule:
         cfg.model.afan.schedule = args.schedule
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if args.processes > 1:
+        device = join_processes(device)
     if device == 'cpu':
         from _cpu import adapt_to_cpu
         adapt_to_cpu(cfg)
@@ -98,8 +104,32 @@ def measure(args: argparse.Namespace) -> dict:
                       batch_size=batch_size, image_size=image_size, device=str(device),
                       threads=torch.get_num_threads(), torch=torch.__version__,
                       clock='process' if args.cpu_time else 'wall', repeats=args.repeats,
-                      schedule=cfg.model.afan.get('schedule', 'auto'))
+                      schedule=cfg.model.afan.get('schedule', 'auto'), processes=args.processes)
     return {**conditions, **cost.to_dict()}
+
+
+def join_processes(device: str) -> str:
+    """Join the group of processes that torchrun has started; return the device of this one."""
+    import torch
+    if device == 'cpu':
+        torch.distributed.init_process_group('gloo')
+        return device
+    rank, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+    if rank >= count:
+        raise ValueError(f'--processes must be at most {count}, the number of GPUs, got {os.environ["WORLD_SIZE"]}; '
+                         f'use --device cpu for more')
+    torch.cuda.set_device(rank)
+    torch.distributed.init_process_group('nccl')
+    return f'cuda:{rank}'
+
+
+def start_processes(args: argparse.Namespace, argv: list) -> int:
+    """Run this tool in as many processes as asked for; return the exit status."""
+    environment = dict(os.environ)
+    environment.setdefault('OMP_NUM_THREADS', str(args.threads or max(1, (os.cpu_count() or 1) // args.processes)))
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={args.processes}',
+               osp.abspath(__file__), *argv]
+    return subprocess.run(command, env=environment).returncode
 
 
 def report(result: dict) -> str:
@@ -107,7 +137,7 @@ def report(result: dict) -> str:
     images = (f'{" x ".join(map(str, result["image_size"]))} random images'
               if result['data'] == 'random' else "samples of the config's data")
     lines = [f'{osp.basename(result["config"])}: {result["batch_size"]} {images} a step, '
-             f'{result["device"]}, {result["threads"]} threads, torch {result["torch"]}, '
+             f'{result["processes"]} x {result["device"]}, {result["threads"]} threads, torch {result["torch"]}, '
              f'medians of {result["repeats"]} interleaved steps'
              + (' (processor time)' if result['clock'] == 'process' else ''), '',
              f'{"":24}{"step":>12}{"relative":>10}{"peak memory":>14}{"relative":>10}']
@@ -129,6 +159,9 @@ def report(result: dict) -> str:
             line += (f', {tail["attack_passes"]:.0f} attack passes of {tail["attack_share"]:.3f} '
                      f'baseline steps')
         lines.append(line)
+    for key, counts in result['exchanged'].items():
+        lines.append(f'{names[key]}: {counts["bytes"] / 2**20:.2f} MiB of gradients exchanged in '
+                     f'{counts["reductions"]} reductions a step')
     ratios = result['ratios']
     lines.append(f'A-FAN / theory {ratios["afan_over_theory"]:.3f}')
     if 'published_over_afan' in ratios:
@@ -139,12 +172,15 @@ def report(result: dict) -> str:
 def main(argv=None) -> None:
     """Measure and print."""
     args = parse_args(argv)
+    if args.processes > 1 and 'RANK' not in os.environ:
+        sys.exit(start_processes(args, sys.argv[1:] if argv is None else argv))
     with contextlib.redirect_stdout(sys.stderr):  # logs of the codebases
         try:
             result = measure(args)
         except ValueError as error:
             stop(str(error))
-    print(json.dumps(result, indent=2) if args.json else report(result))
+    if os.environ.get('RANK', '0') == '0':
+        print(json.dumps(result, indent=2) if args.json else report(result))
 
 
 if __name__ == '__main__':
