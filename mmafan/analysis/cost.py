@@ -141,7 +141,7 @@ def measure_step_cost(cfg: Any,
         ValueError: If the model of the config is not an A-FAN model.
     """
     device = torch.device(device)
-    arms = {'baseline': _Arm(cfg, device, afan=False), 'afan': _Arm(cfg, device, afan=True)}
+    arms = {'baseline': Arm(cfg, device, afan=False), 'afan': Arm(cfg, device, afan=True)}
     taps = {name: tap for name, tap in arms['afan'].model.afan.config.taps.items() if tap.active}
     published = published and not is_distributed() and all(tap.module != INPUTS for tap in taps.values())
     rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])), arms['afan'].model._least())
@@ -150,7 +150,7 @@ def measure_step_cost(cfg: Any,
         'afan': functools.partial(_repeated, arms['afan'].train_step, rhythm),
     }
     if published:
-        arm = arms['published'] = _Arm(cfg, device, afan=True)
+        arm = arms['published'] = Arm(cfg, device, afan=True)
         steps['published'] = functools.partial(_published, arm)
     clock = Clock(device, process_time)
     probe = TailProbe(arms['baseline'].model, {n: tap.module for n, tap in taps.items()}, clock,
@@ -230,7 +230,7 @@ def baseline_model(cfg: Any) -> Any:
     return model, afan
 
 
-class _Arm:
+class Arm:
     """A model with its optimizer, built as the runner builds them."""
 
     def __init__(self, cfg: Any, device: torch.device, afan: bool) -> None:
@@ -269,11 +269,11 @@ class _Arm:
         self._wrapped.train_step(data, self.optim_wrapper)
 
 
-def _published(arm: _Arm, data: Any) -> None:
+def _published(arm: Arm, data: Any) -> None:
     published_step(arm.model, data, arm.optim_wrapper)
 
 
-def _attack_pass(arm: _Arm, name: str, tap: TapConfig, data: Any) -> Callable[[Any], Any]:
+def _attack_pass(arm: Arm, name: str, tap: TapConfig, data: Any) -> Callable[[Any], Any]:
     """Make the function that runs one attack pass of a tap, its head being recorded beforehand."""
     model = arm.model
     batch, run = prepare(model, data, arm.optim_wrapper)
