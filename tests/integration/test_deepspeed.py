@@ -28,7 +28,7 @@ def losses(folder, name):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec('deepspeed'), reason='deepspeed is not installed: pip install deepspeed')
+@pytest.mark.skipif(not importlib.util.find_spec('deepspeed'), reason='needs pip install deepspeed==0.16.9')
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about two processes on a CPU')
 @pytest.mark.parametrize('stage', [1, 2, 3])
 def test_trains_as_under_ddp(repo, tmp_path, stage):

@@ -54,6 +54,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> dict:
     """Measure; return seconds and peak memory by name."""
     import torch
+
     from mmafan.analysis import peak_memory, random_batches, resident_bytes
     from mmafan.analysis.cost import Arm
     from mmafan.analysis.data import image_size_of
