@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import functools
+import random
 import time
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,7 +18,8 @@ def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[An
                  warmup: int, clock: 'Clock') -> Dict[str, List[float]]:
     """Run every step once in each round; return the seconds of each after the warm-up.
 
-    Each round begins with another step, so that none always follows the same one.
+    Each round begins with another step, so that none always follows the same one. All steps of a round draw the same
+    random numbers: which RoIs a detector samples has its share in the time. The global generators stay seeded.
     """
     names = list(steps)
     seconds: Dict[str, List[float]] = {name: [] for name in names}
@@ -24,6 +27,9 @@ def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[An
         first = number % len(names)
         for name in names[first:] + names[:first]:
             data = batches[number % len(batches)]
+            random.seed(number)
+            np.random.seed(number)
+            torch.manual_seed(number)
             clock.synchronize()
             begin = clock.mark()
             steps[name](data)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,7 +12,7 @@ from torch import nn
 
 from mmafan.analysis.cost import StepCost, baseline_model, num_attack_passes, theoretical_cost
 from mmafan.analysis.data import image_size_of, random_batches
-from mmafan.analysis.timing import TailProbe, time_in_turn
+from mmafan.analysis.timing import Clock, TailProbe, time_in_turn
 from mmafan.config import TapConfig
 
 FOUR = (0.25, 0.5, 0.75, 1.0)
@@ -184,3 +186,11 @@ def test_random_batches_for_segmentors():
         labels = sample.gt_sem_seg.data
         assert image.shape == (3, 64, 96) and image.dtype == torch.uint8 and labels.shape == (1, 64, 96)
         assert (labels[:, 0] == 255).all() and labels[:, 1:].max() < 5 and torch.equal(labels, other.gt_sem_seg.data)
+
+
+def test_the_steps_of_a_round_draw_the_same_numbers():
+    drawn = {'a': [], 'b': []}
+    steps = {name: lambda _, name=name: drawn[name].append((random.random(), np.random.rand(), float(torch.rand(()))))
+             for name in drawn}
+    time_in_turn(steps, [None], 3, 1, Clock('cpu'))
+    assert drawn['a'] == drawn['b'] and len(set(drawn['a'])) == 4
