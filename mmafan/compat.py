@@ -81,7 +81,10 @@ def load_fsdp_optimizers() -> None:
     2.0 (``unhashable type: 'dict'`` since torch 2.1). By name they are right for both. No longer needed once mmengine
     does so; ``tests/test_compat.py`` tells when.
     """
-    from mmengine._strategy.fsdp import FSDP, FSDPStrategy
+    try:
+        from mmengine._strategy.fsdp import FSDP, FSDPStrategy
+    except ImportError:  # a torch without FSDP
+        return
 
     def load_optim_state_dict(self: Any, state_dict: dict) -> None:
         optimizer = self.optim_wrapper.optimizer

@@ -69,9 +69,10 @@ def adapt_to_cpu(cfg: Config) -> None:
         if _unsynchronise(cfg.model) + bool(cfg.pop('sync_bn', None)):
             print_log('no CUDA device: SyncBN becomes BN, whose statistics are those of each process', 'current',
                       logging.WARNING)
-    if (cfg.get('strategy') or {}).get('type') == 'FSDPStrategy':
+    if str((cfg.get('strategy') or {}).get('type')).endswith('FSDPStrategy'):
         cfg.strategy.model_wrapper = dict(cfg.strategy.get('model_wrapper') or {}, device_id='cpu')
-        if cfg.strategy.get('state_dict_cfg') == 'full':
+        kept = cfg.strategy.get('state_dict_cfg')
+        if kept == 'full' or not isinstance(kept, str) and (kept or {}).get('state_dict_type') == 'FULL_STATE_DICT':
             cfg.strategy.state_dict_cfg = dict(
                 state_dict_type='FULL_STATE_DICT',
                 state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),

@@ -170,7 +170,8 @@ def measure_step_cost(cfg: Any,
                     theoretical_cost(taps, tails))
     for name, arm in arms.items() if is_distributed() else ():
         before = dict(arm.exchanged)
-        steps[name](batches[0])
+        for _ in range(getattr(arm.optim_wrapper, '_accumulative_counts', 1)):
+            steps[name](batches[0])
         cost.exchanged[name] = {key: (count - before[key]) // (rhythm if name == 'afan' else 1)
                                 for key, count in arm.exchanged.items()}
     if memory:

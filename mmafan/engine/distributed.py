@@ -42,15 +42,18 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
             raise ValueError('model_wrapper_cfg.detect_anomalous_params must be False for AFANDistributedDataParallel, '
                              'got True; MMDistributedDataParallel takes it')
         super().__init__(module=module, **kwargs)
-        self._learns_graph = bool(kwargs.get('static_graph'))
+        self._learns_graph = self._is_static = bool(kwargs.get('static_graph'))
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
-        if isinstance(self.module, AFANModelMixin) and self.module.runs_two_phase(optim_wrapper):
+        model = self.module
+        two_phase = isinstance(model, AFANModelMixin) and model.runs_two_phase(optim_wrapper)
+        # Every step of a static graph must use the same parameters: all, also while A-FAN is off.
+        anchored = self._is_static and isinstance(model, AFANModelMixin) and model.owns_step(optim_wrapper)
+        if two_phase or anchored:
             learns_graph, self._learns_graph = self._learns_graph, False
             if learns_graph and not optim_wrapper.should_sync():
                 raise ValueError('model_wrapper_cfg.static_graph must be False with optim_wrapper.accumulative_counts '
                                  'above 1, got True: torch learns the graph from a step that is exchanged')
-            return self.module.train_two_phase(data, optim_wrapper, self, single_graph=learns_graph)
-        self._learns_graph = False
+            return model.train_two_phase(data, optim_wrapper, self, single_graph=learns_graph or not two_phase)
         return super().train_step(data, optim_wrapper)

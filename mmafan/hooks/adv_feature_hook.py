@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Sequence, Union
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -74,8 +75,9 @@ class AdvFeatureHook(Hook):
             name = type(unwrap(runner.model)).__name__
             raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
                              f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
-        if runner.cfg.get('compile'):
-            raise ValueError(f"compile must be False with A-FAN, got {runner.cfg.get('compile')!r}: a compiled step "
+        compile_cfg = getattr(runner, '_compile', None) or runner.cfg.get('compile')
+        if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
+            raise ValueError(f'compile must be False with A-FAN, got {compile_cfg!r}: a compiled step '
                              f'fails where a graph is used twice, as by the attack, and was slower where it ran')
         _check_auxiliary(model)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -181,11 +183,17 @@ def _auxiliary_tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
 
 def _check_auxiliary(model: nn.Module) -> None:
     """Auxiliary norms must be whole: a part of one cannot be saved beside the stock state dict."""
+    sharded = False
     for module in model.modules():
         auxiliary = getattr(module, AUXILIARY, None) if isinstance(module, PassAwareNorm) else None
-        if auxiliary is not None and any(p.numel() != module.num_features for p in auxiliary.parameters()):
-            raise ValueError("afan.batch_norm must not be 'separate' where an engine shards the parameters (FSDP, ZeRO "
-                             "stage 3), got 'separate': use 'batch', which has no parameters of its own")
+        if auxiliary is not None:
+            whole = 2 * auxiliary.num_features if auxiliary.affine else 0
+            sharded = sharded or sum(p.numel() for p in auxiliary.parameters()) != whole
+    flag = torch.tensor(int(sharded))
+    all_reduce(flag, op='max')  # a process may hold whole norms by chance
+    if flag:
+        raise ValueError("afan.batch_norm must not be 'separate' where an engine shards the parameters (FSDP, ZeRO "
+                         "stage 3), got 'separate': use 'batch', which has no parameters of its own")
 
 
 def _afan_model(model: Any) -> Any:

@@ -76,18 +76,24 @@ class TwoPhase:
         Raises:
             ValueError: If ``afan.schedule`` demands them where they are not possible.
         """
-        from .mixin import AFANModelMixin
         if not self.afan.taps:
             return False
         schedule = self.afan.config.schedule
-        owner = next(c for c in type(self).__mro__ if 'train_step' in vars(c) and not issubclass(c, TwoPhase)
-                     and c is not AFANModelMixin)
-        able = owner is BaseModel and isinstance(optim_wrapper, OptimWrapper)
+        owner, able = self._step_owner(), self.owns_step(optim_wrapper)
         if schedule == 'two_phase' and not able:
             reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
                       f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
             raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
         return able and schedule != 'single_graph'
+
+    def owns_step(self, optim_wrapper: Any) -> bool:
+        """Whether the training step may be made here: the stock model has none of its own."""
+        return self._step_owner() is BaseModel and isinstance(optim_wrapper, OptimWrapper)
+
+    def _step_owner(self) -> type:
+        from .mixin import AFANModelMixin
+        return next(c for c in type(self).__mro__ if 'train_step' in vars(c) and not issubclass(c, TwoPhase)
+                    and c is not AFANModelMixin)
 
 
 class _Step:

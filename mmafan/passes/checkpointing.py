@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
 
 from torch.utils import checkpoint as torch_checkpoint
 
@@ -11,6 +11,17 @@ from .state import PassKind, current_pass, running_pass
 
 REENTRANT = 'CheckpointFunction'
 NON_REENTRANT = '_checkpoint_without_reentrant_generator'
+_REPLAYS: List[Callable[[], bool]] = []
+
+
+@contextmanager
+def replaying(is_before_tap: Callable[[], bool]) -> Iterator[None]:
+    """Mark an adversarial pass; ``is_before_tap`` tells whether perturbed features are still to be given out."""
+    _REPLAYS.append(is_before_tap)
+    try:
+        yield
+    finally:
+        _REPLAYS.pop()
 
 
 @contextmanager
@@ -22,13 +33,18 @@ def checkpointing_of_passes() -> Iterator[None]:
     - What is recomputed runs as the pass that it belongs to, so that its norms use the same statistics, also where the
       backward of several passes runs as one. While an attack's gradient is taken, what is recomputed stores nothing.
     - A region in which the tap lies is not checkpointed in adversarial passes: recomputed, it would hold the clean
-      feature. (It begins without gradients, as all that is before the tap, and torch leaves such regions alone.)
+      feature. No region is, that begins before the last perturbed feature of the pass has been given out.
     """
     patches = Patches()
     patches.set(torch_checkpoint, REENTRANT, _NonReentrant)
     stock = getattr(torch_checkpoint, NON_REENTRANT)
-    patches.set(torch_checkpoint, NON_REENTRANT,
-                lambda function, *args, **kwargs: stock(in_its_pass(function), *args, **kwargs))
+
+    def around(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+        if any(is_before_tap() for is_before_tap in _REPLAYS):
+            return iter((None, ))  # nothing before the function, nothing after it
+        return stock(in_its_pass(function), *args, **kwargs)
+
+    patches.set(torch_checkpoint, NON_REENTRANT, around)
     try:
         yield
     finally:
@@ -59,7 +75,7 @@ def in_its_pass(function: Callable[..., Any]) -> Callable[..., Any]:
         kind = state.kind
         if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
             kind = PassKind.CHECK
-        with running_pass(kind, state.batch_norm):
+        with running_pass(kind, state.batch_norm), checkpointing_of_passes():  # there may be regions inside
             return function(*args, **kwargs)
 
     return recompute

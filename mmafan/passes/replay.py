@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .batch import map_tensors, select_samples
 from .calls import Patches, WatchedCall, select_elements, snapshot
+from .checkpointing import replaying
 from .rng import RandomState
 from .state import PassKind, running_pass
 from .tap import Records, TapCapture
@@ -54,6 +55,7 @@ class Replay:
         self._grad_mode = torch.is_grad_enabled()
         self._stack = ExitStack()
         self._stack.enter_context(self._protection)
+        self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
         for call, records in self._calls_to_replay:
             self._replay_call(call, records)
         if self._module is None:

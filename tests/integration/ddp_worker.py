@@ -17,7 +17,8 @@ import mmafan  # noqa: F401  (registers)
 TAP = dict(module='backbone.layer1', step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True))
 
 
-def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', **_):
+def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', unused=False,
+          **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     tap = dict(TAP, module=tap, fraction=fraction, num_steps=num_steps)
@@ -30,6 +31,8 @@ def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps
         backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, norm_eval=norm_eval),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=3, in_channels=32, loss=dict(type='CrossEntropyLoss')), afan=afan))
+    if unused:
+        model.spare = torch.nn.Parameter(torch.ones(2))
     model.data_preprocessor.register_forward_hook(lambda _, __, d: {**d, 'inputs': d['inputs'].double()})
     return model.double().train()
 

@@ -45,7 +45,8 @@ SLOW = [
     dict(wrapper=OURS), dict(accumulation=2), dict(learned=True), dict(wrapper=OURS, learned=True),
     dict(wrapper=OURS, num_steps=2, clip=dict(max_norm=0.5)),
     dict(wrapper=OURS, fields=dict(find_unused_parameters=True)), dict(wrapper=OURS, fields=dict(static_graph=True)),
-    dict(wrapper=OURS, fields=dict(static_graph=True), off=0),
+    dict(wrapper=OURS, fields=dict(static_graph=True), off=0, unused=True),
+    dict(wrapper=OURS, fields=dict(static_graph=True), unused=True),
     dict(wrapper=FSDP), dict(wrapper=FSDP, fields=UNITS), dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1'),
     dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1.conv1', num_steps=2),
     dict(wrapper=FSDP, fields=UNITS, accumulation=2)]

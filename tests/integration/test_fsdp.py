@@ -79,7 +79,9 @@ def test_trains_saves_and_resumes_as_under_ddp(repo, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about two processes on a CPU')
-def test_auxiliary_norms_are_refused(repo, tmp_path):
-    log = train(repo, tmp_path, 'fsdp', FSDP, policy='separate', fails=True)
+@pytest.mark.parametrize('original', [True, False])
+def test_auxiliary_norms_are_refused(repo, tmp_path, original):
+    text = FSDP.replace('use_orig_params=True', f'use_orig_params={original}')
+    log = train(repo, tmp_path, 'fsdp', text, policy='separate', fails=True)
     assert "afan.batch_norm must not be 'separate' where an engine shards the parameters" in log
     assert 'Epoch(train)' not in log

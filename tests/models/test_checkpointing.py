@@ -3,8 +3,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
+
+from mmafan import afan_model
 
 from ..training import step
 
@@ -78,6 +83,64 @@ def test_running_statistics_are_those_of_the_stock_model(tiny_classifier, tiny_b
     found = run(tiny_classifier, tiny_batch(), 'with_cp', batch_norm=policy, schedule=schedule)
     assert_same(found[2], stock[2])
     assert int(stock[2]['backbone.layer2.1.bn1.num_batches_tracked']) == 2
+
+
+class Twice(nn.Module):
+    """Calls a region that holds the tap twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.tap, self.after = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def region(self, x):
+        return self.after(self.tap(x).tanh()).tanh()
+
+    def forward(self, x, checkpoint):
+        for _ in range(2):
+            x = checkpoint(self.region, x)
+        return x
+
+
+class Nested(Twice):
+    """Checkpoints a region inside of a region after the tap."""
+
+    def inner(self, x):
+        return self.after(x.tanh()).tanh()
+
+    def outer(self, x, checkpoint):
+        return self.after(checkpoint(self.inner, x).tanh())
+
+    def forward(self, x, checkpoint):
+        return checkpoint(lambda x: self.outer(x, checkpoint), self.tap(x))
+
+
+@afan_model
+class Net(BaseModel):
+
+    def __init__(self, part, checkpointed):
+        super().__init__()
+        self.stem, self.part, self.fc = nn.Linear(6, 6), part, nn.Linear(6, 2)
+        self.checkpointed = checkpointed
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        checkpoint = torch_checkpoint.checkpoint if self.checkpointed else lambda function, x: function(x)
+        logits = self.fc(self.part(self.stem(inputs), checkpoint))
+        return {'loss': nn.functional.cross_entropy(logits, data_samples)} if mode == 'loss' else logits
+
+
+@pytest.mark.parametrize('replay', [True, False])
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+@pytest.mark.parametrize('part', [Twice, Nested])
+def test_regions_called_twice_or_nested(part, schedule, replay):
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = Net(part(), checkpointed, afan=afan_of('part.tap', schedule=schedule, replay=replay)).double()
+        data = (torch.randn(4, 6, dtype=torch.float64), torch.randint(2, (4, )))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        model.train_step(data, OptimWrapper(optimizer))
+        found.append({n: p.detach().clone() for n, p in model.named_parameters()})
+    assert_same(found[1], found[0])
 
 
 def test_torch_is_left_as_it_was(tiny_classifier, tiny_batch):

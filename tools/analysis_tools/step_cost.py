@@ -6,8 +6,8 @@ In one process and in turn it trains steps of the same config without A-FAN (the
 stock model type, the same optimizer), with A-FAN, and in the order of the authors' code
 (*published*), on the same batches; it prints medians, the theoretical cost 1 + N tau
 (mmafan/analysis/cost.py states the formula and how tau is measured) and the peak memory of each
-(mmafan/analysis/memory.py). With `--processes` so many of them train together, each with its own
-batch, and the gradients that a step exchanges are counted; the first one prints.
+(mmafan/analysis/memory.py). With `--processes` so many of them train together, each with such
+batches, and the gradients that a step exchanges are counted; the first one prints.
 """
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
+CHILD = 'MMAFAN_STEP_COST_CHILD'
 SCHEDULES = ('auto', 'two_phase', 'single_graph')
 
 
@@ -82,6 +83,7 @@ def measure(args: argparse.Namespace) -> dict:
         cfg.model.afan.schedule = args.schedule
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if args.processes > 1:
+        cfg.launcher = 'pytorch'
         device = join_processes(device)
     if device == 'cpu':
         from _cpu import adapt_to_cpu
@@ -108,12 +110,22 @@ def measure(args: argparse.Namespace) -> dict:
     return {**conditions, **cost.to_dict()}
 
 
+def check(args: argparse.Namespace) -> None:
+    """Stop with one sentence where the config is wrong, before processes start."""
+    cfg = load_config(args.config, args.cfg_options)
+    from mmafan.analysis.cost import baseline_model
+    from mmafan.config import AFANConfig
+    try:
+        AFANConfig.from_dict(baseline_model(cfg)[1])
+    except (TypeError, ValueError) as error:
+        stop(str(error))
+
+
 def join_processes(device: str) -> str:
     """Join the group of processes that torchrun has started; return the device of this one."""
     import torch
     if device == 'cpu':
-        torch.distributed.init_process_group('gloo')
-        return device
+        return device  # adapt_to_cpu starts the group
     rank, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
     if rank >= count:
         raise ValueError(f'--processes must be at most {count}, the number of GPUs, got {os.environ["WORLD_SIZE"]}; '
@@ -126,6 +138,7 @@ def join_processes(device: str) -> str:
 def start_processes(args: argparse.Namespace, argv: list) -> int:
     """Run this tool in as many processes as asked for; return the exit status."""
     environment = dict(os.environ)
+    environment[CHILD] = '1'
     environment.setdefault('OMP_NUM_THREADS', str(args.threads or max(1, (os.cpu_count() or 1) // args.processes)))
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={args.processes}',
                osp.abspath(__file__), *argv]
@@ -172,14 +185,16 @@ def report(result: dict) -> str:
 def main(argv=None) -> None:
     """Measure and print."""
     args = parse_args(argv)
-    if args.processes > 1 and 'RANK' not in os.environ:
+    if args.processes > 1 and CHILD not in os.environ:
+        with contextlib.redirect_stdout(sys.stderr):
+            check(args)
         sys.exit(start_processes(args, sys.argv[1:] if argv is None else argv))
     with contextlib.redirect_stdout(sys.stderr):  # logs of the codebases
         try:
             result = measure(args)
         except ValueError as error:
             stop(str(error))
-    if os.environ.get('RANK', '0') == '0':
+    if CHILD not in os.environ or os.environ['RANK'] == '0':
         print(json.dumps(result, indent=2) if args.json else report(result))
 
 
