@@ -9,6 +9,7 @@ samples do not depend on one another:
   strengths, beside one pass with all of them in one batch; one optimizer step each.
 - `channels-last`: a step of the stock model and one of A-FAN with weights and images in that
   memory format, beside the usual one.
+- with `--compile`, A-FAN's training step as `torch.compile` makes it, after twelve steps.
 
 It prints medians in units of a baseline step, and the peak memory.
 """
@@ -39,6 +40,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--image-size', type=int, help='side of the random images (default: config)')
     parser.add_argument('--passes', type=int, default=4, help='passes to join (default: 4)')
     parser.add_argument('--repeats', type=int, default=5, help='measured rounds (default: 5)')
+    parser.add_argument('--compile', metavar='BACKEND', help="measure torch.compile too, such as 'inductor'")
     parser.add_argument('--device', default=None, help="such as 'cpu' or 'cuda:0' (default: best)")
     parser.add_argument('--threads', type=int, help='threads of torch on the CPU')
     parser.add_argument('--cpu-time', action='store_true', help='count processor time of this process')
@@ -92,6 +94,13 @@ def measure(args: argparse.Namespace) -> dict:
         if 'channels-last' in name:
             arms[name].model.to(memory_format=torch.channels_last)
             arms[name].model.data_preprocessor.register_forward_hook(_channels_last)
+    if args.compile:
+        arms['A-FAN, compiled'] = Arm(cfg, device, afan=True)
+        model = arms['A-FAN, compiled'].model
+        model.train_step = torch.compile(model.train_step, backend=args.compile)
+        for _ in range(12):  # torch compiles again for a while
+            arms['A-FAN, compiled'].train_step(small)
+        steps['A-FAN, compiled'] = arms['A-FAN, compiled'].train_step
     rounds = time_in_turn(steps, [small], args.repeats, 1, Clock(device, args.cpu_time))
     owner = dict({name: name for name in steps}, **{'in turn': 'frozen', 'concatenated': 'frozen'})
     memory = {name: peak_memory(functools.partial(step, small), device)
