@@ -99,7 +99,7 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
 
 def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
     """Return the config of one run, as ``tools/train.py`` would train it."""
-    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.arm import baseline_model
     arm = study.arms[arm_name]
     path = str(arm.config or study.config)
     if '::' not in path:  # a file, not a config of a package

@@ -101,7 +101,7 @@ TASK = Task(
     metrics=(Metric('mIoU', 'test mIoU'), Metric('mAcc', 'test mAcc')),
     work_dir='work_dirs/quickstart_segmentation',
     epochs=12,
-    seeds=2,  # a third would take it beyond ten minutes
+    seeds=2,  # a third would take it near ten minutes where other work is on the machine
     epoch_cost=dict(baseline=1.0, afan=2.0),
     draw=draw,
     prepare=prepare)

@@ -10,7 +10,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmafan.analysis.cost import StepCost, baseline_model, num_attack_passes, theoretical_cost
+from mmafan.analysis.arm import baseline_model
+from mmafan.analysis.cost import StepCost, num_attack_passes, theoretical_cost
 from mmafan.analysis.data import image_size_of, random_batches
 from mmafan.analysis.timing import Clock, TailProbe, time_in_turn
 from mmafan.config import TapConfig

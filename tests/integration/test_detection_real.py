@@ -114,7 +114,7 @@ def test_the_checkpoint_is_one_of_the_stock_model(project):
     from mmengine.registry import MODELS
     from mmengine.runner import load_checkpoint
 
-    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.arm import baseline_model
     register_all_modules()
     folder, _ = project
     cfg = Config.fromfile(folder / 'cells.py')

@@ -129,7 +129,7 @@ def project(tmp_path_factory):
     """A folder of its own with a config, trained with our tool; beside it the same config without A-FAN."""
     from mmengine.config import Config
 
-    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.arm import baseline_model
     data = REPO.parent / 'shared' / 'data' / 'nuclei_dev'
     if not data.is_dir():
         pytest.skip(f'the sample data is not there: {data}')

@@ -44,7 +44,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def arm_config(args: argparse.Namespace, arm: str, seed: int, work_dir: str):
     """Return the config of one run, as ``tools/train.py`` would train it."""
-    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.arm import baseline_model
     cfg = load_config(args.config, args.cfg_options)
     model, _ = baseline_model(cfg)
     if arm == 'baseline':

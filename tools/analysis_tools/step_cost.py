@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace) -> dict:
     import torch
     cfg = load_config(args.config, args.cfg_options)
     from mmafan.analysis import load_batches, measure_step_cost, random_batches
-    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.arm import baseline_model
     from mmafan.analysis.data import has_data, image_size_of
     baseline_model(cfg)  # a wrong config is told before any data is read
     if args.threads:
@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace) -> dict:
 def check(args: argparse.Namespace) -> None:
     """Stop with one sentence where the config is wrong, before processes start."""
     cfg = load_config(args.config, args.cfg_options)
-    from mmafan.analysis.cost import baseline_model
+    from mmafan.analysis.arm import baseline_model
     from mmafan.config import AFANConfig
     try:
         AFANConfig.from_dict(baseline_model(cfg)[1])

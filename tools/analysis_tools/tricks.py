@@ -58,7 +58,7 @@ def measure(args: argparse.Namespace) -> dict:
     import torch
 
     from mmafan.analysis import peak_memory, random_batches, resident_bytes
-    from mmafan.analysis.cost import Arm
+    from mmafan.analysis.arm import Arm
     from mmafan.analysis.data import image_size_of
     from mmafan.analysis.timing import Clock, time_in_turn
     cfg = load_config(args.config, args.cfg_options)
