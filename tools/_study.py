@@ -24,15 +24,31 @@ class Arm:
         config: Config file; None: that of the study.
         options: Fields to override, by dotted name, after those of the study.
         stock: Whether the stock model is trained: without ``afan``, and without the hook.
+        control: Whether the others have to beat this arm too, as they have to beat the baseline.
     """
     config: Optional[str] = None
     options: Dict[str, Any] = field(default_factory=dict)
     stock: bool = False
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Data that all arms are trained on.
+
+    Attributes:
+        config: Config file of the arms that name none; None: that of the study.
+        options: Fields to override in every arm, after those of the study and before those of the arm.
+        metric: Name of the metric; None: that of the study.
+    """
+    config: Optional[str] = None
+    options: Dict[str, Any] = field(default_factory=dict)
+    metric: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study file.
+    """A study file, or what it says for one of its data sets.
 
     Attributes:
         path: The file.
@@ -42,6 +58,7 @@ class Study:
         seeds: Numbers; runs of the same seed are a pair.
         options: Fields to override in every arm, by dotted name.
         cost_repeats: Rounds of the measurement of each arm's step, 0 for none.
+        data_set: Name of the data set; empty where the study names none.
     """
     path: str
     config: Optional[str]
@@ -50,6 +67,7 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     options: Dict[str, Any] = field(default_factory=dict)
     cost_repeats: int = 5
+    data_set: str = ''
 
     @property
     def name(self) -> str:
@@ -65,12 +83,15 @@ def _make(kind: type, where: str, values: Dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
+def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
     """Read a study file, or stop with one sentence that names the field, the value and what would be right.
 
     Args:
         path: The file.
         cfg_options: Fields to override in every arm, by dotted name; they override those of the study file.
+
+    Returns:
+        One study for each of the data sets, or one where the file names none.
     """
     require_file(path, 'study file', ('.py', ))
     values = Config.fromfile(path).to_dict()
@@ -78,7 +99,15 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
     if not isinstance(arms, dict) or BASELINE not in arms or len(arms) < 2:
         stop(f'arms of {path} must be a dict with {BASELINE!r} and at least one other arm, got '
              f'{sorted(arms) if isinstance(arms, dict) else arms!r}')
-    if not isinstance(values.get('metric'), str):
+    data_sets = values.pop('data_sets', {'': {}})
+    for name, data_set in data_sets.items() if isinstance(data_sets, dict) else [('', None)]:
+        if not isinstance(data_set, dict):
+            stop(f'data_sets of {path} must be a dict of dicts, such as dict(digits=dict(options=...)), got '
+                 f'{data_sets!r}')
+    sets = {name: _make(DataSet, f'data_sets.{name} of {path}', dict(data_set)) for name, data_set in data_sets.items()}
+    if not sets:
+        stop(f'data_sets of {path} must name at least one, got {data_sets!r}')
+    if not isinstance(values.get('metric'), str) and not all(data_set.metric for data_set in sets.values()):
         stop(f'metric of {path} must be the name of a metric in the logs, such as mIoU, got {values.get("metric")!r}')
     seeds = values.get('seeds', Study.seeds)
     seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else list(seeds)
@@ -86,15 +115,21 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> Study:
         stop(f'seeds of {path} must be a number of at least 1 or different numbers of at least 0, got '
              f'{values.get("seeds")!r}')
     values['seeds'] = seeds
-    values['options'] = {**values.get('options', {}), **(cfg_options or {})}
+    options = values.pop('options', {})
     for name, arm in arms.items():
         if not isinstance(arm, dict):
             stop(f'arms.{name} of {path} must be a dict, such as dict(options=...), got {arm!r}')
     made = {name: _make(Arm, f'arms.{name} of {path}', dict(arm)) for name, arm in arms.items()}
-    for name, arm in made.items():
-        if arm.config is None and values.get('config') is None:
-            stop(f'arms.{name}.config of {path} must be a config file, as the study names none for all arms')
-    return _make(Study, path, dict(dict(config=None), path=path, arms=made, **values))
+    studies = []
+    for label, data_set in sets.items():
+        config = data_set.config or values.get('config')
+        for name, arm in made.items():
+            if arm.config is None and config is None:
+                stop(f'arms.{name}.config of {path} must be a config file, as the study names none for all arms')
+        studies.append(_make(Study, path, {
+            **values, 'path': path, 'arms': made, 'config': config, 'metric': data_set.metric or values['metric'],
+            'options': {**options, **data_set.options, **(cfg_options or {})}, 'data_set': label}))
+    return studies
 
 
 def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
@@ -111,13 +146,13 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
                             if not str(h.get('type')).endswith('AdvFeatureHook')]
     cfg.merge_from_dict(dict(randomness=dict(seed=seed)))
     train_tool.apply_args(cfg, train_tool.parse_args([path, '--resume', '--work-dir', run_folder(
-        work_dir, arm_name, seed)]))
+        study, work_dir, arm_name, seed)]))
     return cfg
 
 
-def run_folder(work_dir: str, arm: str, seed: int) -> str:
+def run_folder(study: Study, work_dir: str, arm: str, seed: int) -> str:
     """Return the work folder of one run."""
-    return osp.join(work_dir, arm, f'seed_{seed}')
+    return osp.join(work_dir, study.data_set, arm, f'seed_{seed}')
 
 
 def interval(values: Sequence[float]) -> float:
@@ -157,6 +192,35 @@ def summarise(study: Study, results: Dict[str, Dict[int, float]], costs: Dict[st
             difference=statistics.fmean(pairs) if compared else None,
             interval=interval(pairs) if compared and len(pairs) > 1 else None, cost=costs.get(name)))
     return rows
+
+
+def verdict(study: Study, results: Dict[str, Dict[int, float]]) -> str:
+    """Say, where the study has controls, which arms beat the baseline and all of them.
+
+    Args:
+        study: The study; higher values of its metric are better.
+        results: The metric by arm and seed.
+
+    Returns:
+        A line for every other arm with its smallest mean of paired differences, the 95 % interval of that, and to which
+        arm it is; empty where there are no controls.
+    """
+    controls = [BASELINE, *(name for name, arm in study.arms.items() if arm.control and name != BASELINE)]
+    if len(controls) == 1:
+        return ''
+    lines = [f'Against {", ".join(controls)}, the smallest difference:']
+    for name in study.arms:
+        if name in controls:
+            continue
+        pairs = {control: [value - results[control][seed] for seed, value in results[name].items()
+                           if seed in results[control]] for control in controls}
+        least = min(pairs, key=lambda control: statistics.fmean(pairs[control]))
+        mean, count = statistics.fmean(pairs[least]), len(pairs[least])
+        spread = f' ± {interval(pairs[least]):.2f}' if count > 1 else ''
+        word = 'beats all' if count > 1 and mean > interval(pairs[least]) else (
+            'above all, not beyond chance' if mean > 0 else 'does not beat all')
+        lines.append(f'- {name}: {mean:+.2f}{spread} to {least}: {word}')
+    return '\n'.join(lines)
 
 
 def table(study: Study, rows: Sequence[Dict[str, Any]]) -> str:

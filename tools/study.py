@@ -2,10 +2,11 @@
 
     python tools/study.py STUDY.py [--work-dir DIR] [--jobs N]
 
-A study file names a config, the arms (what each overrides), the seeds and the metric; configs/studies/README.md
-describes it. Runs of the same seed start from the same weights, where the arms have the same ones, and see the same
-samples in the same order. A killed study goes on where it was when the same command is called again. Beside the table
-it keeps every run as a row of rows.csv.
+A study file names a config, the arms (what each overrides), the seeds, the metric and the data sets;
+configs/studies/README.md describes it. Runs of the same seed start from the same weights, where the arms have the same
+ones, and see the same samples in the same order. A killed study goes on where it was when the same command is called
+again. Beside the table it keeps every run as a row of rows.csv, and a picture. Runs at the same time share the GPUs in
+turn.
 """
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from _common import CFG_OPTIONS_HELP, stop
 from _runs import fingerprint, quiet, read_json, train_once, write_json
-from _study import BASELINE, Study, load_study, run_config, run_folder, summarise, table
+from _study import BASELINE, Study, load_study, run_config, run_folder, summarise, table, verdict
 from mmengine.config import DictAction
 
-COLUMNS = ('arm', 'seed', 'metric', 'value', 'seconds', 'config_sha256', 'versions')
+COLUMNS = ('data_set', 'arm', 'seed', 'metric', 'value', 'seconds', 'config_sha256', 'versions')
+Run = Tuple[str, str, int]  # data set, arm, seed
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -36,7 +38,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch on the CPU, in each run (default: 1)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP + '; in every arm')
-    parser.add_argument('--run', nargs=2, metavar=('ARM', 'SEED'), help=argparse.SUPPRESS)  # one run, in this process
+    parser.add_argument('--run', nargs=3, metavar=('DATA_SET', 'ARM', 'SEED'), help=argparse.SUPPRESS)  # one, here
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)
     for name in ('jobs', 'threads'):
@@ -65,7 +67,7 @@ def end_with_parent() -> None:
 def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict[str, Any]]:
     """Return the result of a run, or None where it is not finished or was one of other settings."""
     cfg = run_config(study, arm, seed, work_dir)
-    result = read_json(osp.join(run_folder(work_dir, arm, seed), 'result.json'))
+    result = read_json(osp.join(run_folder(study, work_dir, arm, seed), 'result.json'))
     if not result or result['fingerprint'] != fingerprint(cfg, {}):
         return None
     if study.metric not in result['metrics']:
@@ -73,34 +75,53 @@ def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict
     return result
 
 
-def train_all(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[Tuple[str, int], Dict[str, Any]]:
+def visible_devices() -> List[str]:
+    """Numbers of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES; without a torch that holds memory."""
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if named is not None:
+        return [name for name in named.split(',') if name]
+    import torch
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) -> Dict[Run, Dict[str, Any]]:
     """Train every run that is not finished, ``args.jobs`` at a time; return all results."""
-    waiting = [(arm, seed) for seed in study.seeds for arm in study.arms]
-    results: Dict[Tuple[str, int], Dict[str, Any]] = {}
-    running: Dict[Tuple[str, int], subprocess.Popen] = {}
+    by_name = {study.data_set: study for study in studies}
+    waiting = [(study.data_set, arm, seed) for study in studies for seed in study.seeds for arm in study.arms]
+    results: Dict[Run, Dict[str, Any]] = {}
+    running: Dict[Run, subprocess.Popen] = {}
+    slots: Dict[Run, int] = {}
     total = len(waiting)
-    environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+    devices = visible_devices()
     try:
         while waiting or running:
             while waiting and len(running) < args.jobs:
-                arm, seed = key = waiting.pop(0)
-                found = result_of(study, arm, seed, work_dir)
+                name, arm, seed = key = waiting.pop(0)
+                found = result_of(by_name[name], arm, seed, work_dir)
                 if found is not None:
                     results[key] = found
                     continue
+                environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+                slots[key] = min(set(range(args.jobs)) - set(slots.values()))
+                if devices:
+                    environment['CUDA_VISIBLE_DEVICES'] = devices[slots[key] % len(devices)]
                 running[key] = subprocess.Popen(
-                    [sys.executable, osp.abspath(__file__), *args.argv, '--run', arm, str(seed)], env=environment,
-                    start_new_session=True)  # an interrupt is for this process, which ends them
+                    [sys.executable, osp.abspath(__file__), *args.argv, '--run', name, arm, str(seed)],
+                    env=environment, start_new_session=True)  # an interrupt is for this process, which ends them
             for key in [k for k, process in running.items() if process.poll() is not None]:
+                name, arm, seed = key
+                label = f'{name}: {arm}' if name else arm
+                del slots[key]
                 if running.pop(key).returncode:
-                    stop(f'the run of arm {key[0]!r} with seed {key[1]} failed; its log is in '
-                         f'{run_folder(work_dir, *key)}, and the same command goes on from here')
-                found = result_of(study, *key, work_dir)
+                    stop(f'the run of arm {label!r} with seed {seed} failed; its log is in '
+                         f'{run_folder(by_name[name], work_dir, arm, seed)}, and the same command goes on from here')
+                found = result_of(by_name[name], arm, seed, work_dir)
                 if found is None:  # its config is another one than this process reads: the file has been changed
-                    stop(f'{study.path} has changed while the study ran; call the same command again')
+                    stop(f'{studies[0].path} has changed while the study ran; call the same command again')
                 results[key] = found
-                print(f'[{len(results)}/{total}] {key[0]}, seed {key[1]}: {study.metric} '
-                      f'{found["metrics"][study.metric]:.4f} in {found["seconds"]:.0f} s', flush=True)
+                metric = by_name[name].metric
+                print(f'[{len(results)}/{total}] {label}, seed {seed}: {metric} {found["metrics"][metric]:.4f} in '
+                      f'{found["seconds"]:.0f} s', flush=True)
             time.sleep(0.2)
     finally:
         for process in running.values():
@@ -124,7 +145,7 @@ def measure_costs(study: Study, args: argparse.Namespace, work_dir: str) -> Dict
             if name == BASELINE or arm.stock:
                 costs[name] = 1.0
             continue
-        path = osp.join(work_dir, name, 'cost.json')
+        path = osp.join(work_dir, study.data_set, name, 'cost.json')
         key = fingerprint(cfg, dict(repeats=study.cost_repeats, threads=args.threads))
         known = read_json(path)
         if known.get('key') != key:
@@ -139,51 +160,65 @@ def measure_costs(study: Study, args: argparse.Namespace, work_dir: str) -> Dict
     return costs
 
 
-def write_rows(study: Study, results: Dict[Tuple[str, int], Dict[str, Any]], path: str) -> None:
+def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], path: str) -> None:
     """Write every run as a row."""
     rows: List[Tuple[Any, ...]] = [
-        (arm, seed, study.metric, result['metrics'][study.metric], round(result['seconds'], 1), result['fingerprint'],
-         ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
-        for arm in study.arms for seed in study.seeds for result in [results[arm, seed]]]
+        (study.data_set, arm, seed, study.metric, result['metrics'][study.metric], round(result['seconds'], 1),
+         result['fingerprint'], ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
+        for study in studies for arm in study.arms for seed in study.seeds
+        for result in [results[study.data_set, arm, seed]]]
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
 
 
+def report(study: Study, values: Dict[str, Dict[int, float]], costs: Dict[str, float], work_dir: str) -> str:
+    """Draw the results on one data set; return their table and what it says about the controls."""
+    from mmafan.visualization import draw_arms
+    rows = summarise(study, values, costs)
+    draw_arms({name: list(runs.values()) for name, runs in values.items()}, study.metric,
+              osp.join(work_dir, study.data_set, 'arms.png'), baseline=BASELINE)
+    title = [f'{study.data_set}:'] if study.data_set else []
+    return '\n\n'.join(filter(None, [*title, table(study, rows), verdict(study, values)]))
+
+
 def main(argv=None) -> None:
     """Train, measure, print."""
     args = parse_args(argv)
-    study = load_study(args.study, args.cfg_options)
-    work_dir = args.work_dir or osp.join('work_dirs', 'studies', study.name)
+    studies = load_study(args.study, args.cfg_options)
+    work_dir = args.work_dir or osp.join('work_dirs', 'studies', studies[0].name)
     try:
-        for arm in study.arms:  # a wrong arm is told before anything runs
-            run_config(study, arm, study.seeds[0], work_dir)
+        for study in studies:
+            for arm in study.arms:  # a wrong arm is told before anything runs
+                run_config(study, arm, study.seeds[0], work_dir)
     except (ValueError, KeyError) as error:
-        stop(f'arms.{arm} of {study.path}: {error}')
+        stop(f'arms.{arm} of {args.study}: {error}')
     if args.run:
         end_with_parent()
         import torch
         torch.set_num_threads(args.threads)
-        train_one(study, args.run[0], int(args.run[1]), work_dir)
+        name, arm, seed = args.run
+        train_one(next(study for study in studies if study.data_set == name), arm, int(seed), work_dir)
         return
     os.makedirs(work_dir, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        results = train_all(study, args, work_dir)
+        results = train_all(studies, args, work_dir)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here')
         raise SystemExit(130)
-    write_rows(study, results, osp.join(work_dir, 'rows.csv'))
-    costs = measure_costs(study, args, work_dir) if study.cost_repeats else {}
-    values: Dict[str, Dict[int, float]] = {arm: {} for arm in study.arms}
-    for (arm, seed), result in results.items():
-        values[arm][seed] = result['metrics'][study.metric]
-    text = table(study, summarise(study, values, costs))
+    write_rows(studies, results, osp.join(work_dir, 'rows.csv'))
+    texts = []
+    for study in studies:
+        costs = measure_costs(study, args, work_dir) if study.cost_repeats else {}
+        values = {arm: {seed: results[study.data_set, arm, seed]['metrics'][study.metric] for seed in study.seeds}
+                  for arm in study.arms}
+        texts.append(report(study, values, costs, work_dir))
+    text = '\n\n'.join(texts)
     with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')
-    print(f'\n{text}\n\nEvery run is a row of {osp.join(work_dir, "rows.csv")}; {BASELINE} is the stock model.'
-          if study.arms[BASELINE].stock else f'\n{text}')
+    print(f'\n{text}\n\nEvery run is a row of {osp.join(work_dir, "rows.csv")}.')
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ from typing import Callable, Iterator, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2,
+from ..functional import (ascend, ascend_statistics, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2,
                           project_linf, reinject_statistics, sample_std)
 from ..tap_config import TapConfig
 
@@ -55,13 +55,13 @@ class Attack:
         config = self.config
         if config.direction == 'random_sign':
             gradients = [torch.randn(f.shape, generator=self.generator).to(f) for f in self.clean]
-        if config.random_start and config.radius is not None and config.direction == 'gradient':
+        if config.random_start and config.radius is not None:
             radii = [unit * config.radius for unit in self.units]
             self.adversarial = [f + draw_random_start(f, radius, config.norm, self.generator)
                                 for f, radius in zip(self.clean, radii)]
             gradients = None
         for step in range(config.num_steps):
-            if config.direction == 'gradient' and (step or gradients is None):
+            if config.direction != 'random_sign' and (step or gradients is None):
                 gradients = gradient_at([f.to(dtype) for f, dtype in zip(self.adversarial, self._dtypes)])
             self._step(gradients or [], moved_before=step > 0 or config.random_start)
 
@@ -75,7 +75,11 @@ class Attack:
                 continue
             finite = finite_samples(gradient)
             self.num_skipped = self.num_skipped + (~finite).sum()
-            new = ascend(current, _wide(gradient), unit * config.step_size, config.norm)
+            if config.direction == 'statistics':
+                new = ascend_statistics(current, _wide(gradient), unit * config.step_size, config.moments,
+                                        config.num_groups, config.channel_dim)
+            else:
+                new = ascend(current, _wide(gradient), unit * config.step_size, config.norm)
             if config.radius is not None:
                 new = clean + project(new - clean, unit * config.radius)
             if config.clamp is not None:

@@ -44,8 +44,12 @@ def write(repo, tmp_path):
     (dict(seeds=[1, 1]), r'different numbers of at least 0, got \[1, 1\]'),
     (dict(seed=3), "mine.py has no field 'seed'; its fields are .*seeds"),
     (dict(arms=dict(baseline=dict(stok=True), a=dict())), "arms.baseline of .* has no field 'stok'; its fields are "
-                                                          "config, options, stock"),
+                                                          "config, options, stock, control"),
     (dict(arms=dict(baseline=dict(), a=None)), "arms.a of .* must be a dict, such as dict.options=...., got None"),
+    (dict(data_sets=dict(a=3)), r"data_sets of .* must be a dict of dicts, such as .*, got .'a': 3."),
+    (dict(data_sets={}), 'data_sets of .* must name at least one, got {}'),
+    (dict(data_sets=dict(a=dict(root='x'))), "data_sets.a of .* has no field 'root'; its fields are config, options, "
+                                             "metric"),
     (dict(config=...), r'arms.baseline.config of .* must be a config file, as the study names none'),
 ])
 def test_a_wrong_study_is_one_sentence(study, write, capsys, fields, sentence):
@@ -65,7 +69,7 @@ def test_a_missing_study_file_is_one_sentence(study, capsys):
 def test_arms_are_configs(study, write):
     path = write(options={'train_cfg.max_epochs': 5, 'randomness.seed': 9}, seeds=[3, 8],
                  arms=dict(baseline=dict(stock=True), big=dict(options={'model.afan.taps.backbone.step_size': 0.7})))
-    found = study.load_study(path, {'train_dataloader.batch_size': 7})
+    [found] = study.load_study(path, {'train_dataloader.batch_size': 7})
     assert found.seeds == [3, 8]
     stock, big = (study.run_config(found, arm, 8, 'work') for arm in ('baseline', 'big'))
     assert stock.model.type == 'ImageClassifier' and 'afan' not in stock.model
@@ -74,6 +78,37 @@ def test_arms_are_configs(study, write):
     for cfg, arm in ((stock, 'baseline'), (big, 'big')):
         assert cfg.train_cfg.max_epochs == 5 and cfg.randomness.seed == 8 and cfg.train_dataloader.batch_size == 7
         assert cfg.work_dir == os.path.join('work', arm, 'seed_8') and cfg.resume
+
+
+def test_a_study_of_several_data_sets(study, write):
+    path = write(config=..., options={'train_cfg.max_epochs': 5, 'train_dataloader.batch_size': 3},
+                 data_sets=dict(digits=dict(config=CONFIG, metric='m'),
+                                few=dict(config=CONFIG, options={'train_dataloader.batch_size': 6})),
+                 arms=dict(baseline=dict(stock=True), long=dict(options={'train_cfg.max_epochs': 9})))
+    digits, few = study.load_study(path)
+    assert [(s.data_set, s.metric) for s in (digits, few)] == [('digits', 'm'), ('few', 'accuracy/top1')]
+    for found, size in ((digits, 3), (few, 6)):
+        object.__setattr__(found, 'path', 'here.py')  # the config above is seen from the root
+        cfg = study.run_config(found, 'long', 1, 'work')
+        assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (size, 9)
+        assert cfg.work_dir == os.path.join('work', found.data_set, 'long', 'seed_1')
+
+
+def test_the_verdict_by_hand(study):
+    """a - control is 2, 2.1, 1.9: mean 2, interval 4.302653 * 0.1 / sqrt(3) = 0.248; b - control is 1, -1, 0.3: mean
+    0.1, deviation 1.0149; c - control is -1, -2, -3. The control is above the baseline by 1 in each seed."""
+    arms = dict(baseline=study.Arm(stock=True), control=study.Arm(control=True), a=study.Arm(), b=study.Arm(),
+                c=study.Arm())
+    found = study.Study('s.py', None, arms, 'm')
+    results = dict(baseline={0: 0.0, 1: 1.0, 2: 2.0}, control={0: 1.0, 1: 2.0, 2: 3.0}, a={0: 3.0, 1: 4.1, 2: 4.9},
+                   b={0: 2.0, 1: 1.0, 2: 3.3}, c={0: 0.0, 1: 0.0, 2: 0.0})
+    assert study.verdict(found, results).splitlines() == [
+        'Against baseline, control, the smallest difference:',
+        '- a: +2.00 ± 0.25 to control: beats all',
+        '- b: +0.10 ± 2.52 to control: above all, not beyond chance',
+        '- c: -2.00 ± 2.48 to control: does not beat all']
+    plain = study.Study('s.py', None, dict(baseline=study.Arm(stock=True), a=study.Arm()), 'm')
+    assert study.verdict(plain, results) == ''
 
 
 def test_the_table_by_hand(study):
@@ -107,7 +142,7 @@ def test_a_killed_study_goes_on_to_the_same_table(repo, write, tmp_path):
                               stderr=subprocess.STDOUT, universal_newlines=True, timeout=600)
         assert done.returncode == 0, done.stdout[-3000:]
         rows = [line.split(',') for line in (tmp_path / folder / 'rows.csv').read_text().splitlines()]
-        return done.stdout, [row[:4] + row[5:] for row in rows]  # all but the seconds
+        return done.stdout, [row[:5] + row[6:] for row in rows]  # all but the seconds
 
     straight, rows = finish('straight')
     with subprocess.Popen(command('killed'), cwd=str(repo), env=environment, stdout=subprocess.PIPE) as process:
@@ -122,7 +157,8 @@ def test_a_killed_study_goes_on_to_the_same_table(repo, write, tmp_path):
     _, again = finish('killed')
     assert again == rows and len(rows) == 5
     assert (tmp_path / 'killed' / 'table.md').read_text() == (tmp_path / 'straight' / 'table.md').read_text()
-    assert len({row[4] for row in rows[1:]}) == 4
+    assert len({row[5] for row in rows[1:]}) == 4
+    assert (tmp_path / 'straight' / 'arms.png').read_bytes()[:4] == b'\x89PNG'
     third, _ = finish('straight')
     assert '[' not in third.split('| arm')[0]  # nothing ran again
     assert textwrap.dedent(third).count('| baseline | 2 |') == 1
