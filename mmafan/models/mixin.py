@@ -88,7 +88,7 @@ class AFANModelMixin(TwoPhase, AdversarialPasses):
 
         def run(batch: Batch) -> Losses:
             batch = self._own_copy(batch)
-            with runtime.entered():
+            with runtime.entered(self):  # type: ignore[arg-type]
                 return stock_loss(*batch.args, **batch.kwargs)
 
         batch = Batch(args, kwargs)

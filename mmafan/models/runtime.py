@@ -6,11 +6,11 @@ from typing import Any, Dict, Iterator, List, Optional, Set
 
 import torch
 from mmengine.dist import all_reduce
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
 from ..passes.checkpointing import checkpointing_of_passes
-from ..passes.forward_state import Place
+from ..passes.forward_state import Place, RegionState
 
 
 class LearnedStrengths:
@@ -140,14 +140,19 @@ class AFANRuntime:
         return self._inside
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Mark the passes run inside as A-FAN's own."""
+    def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:
+        """Mark the passes run inside as A-FAN's own.
+
+        Args:
+            model: The model, whose state checkpointed regions find as it was when they are recomputed.
+        """
         if self._inside:
             yield
             return
         self._inside = True
+        regions = None if model is None else RegionState(model, lambda: self.changed_state, bool(self.taps))
         try:
-            with checkpointing_of_passes():
+            with checkpointing_of_passes(regions):
                 yield
         finally:
             self._inside = False

@@ -108,7 +108,7 @@ class _Step:
         """Run the stock forward."""
         model = self.model
         batch = model._own_copy(batch)
-        with model.afan.entered():
+        with model.afan.entered(model):
             if self.wrapper is not None and self.is_last:
                 return self.through_wrapper(model.forward, batch)
             with self.optim_wrapper.optim_context(model):

@@ -111,7 +111,7 @@ class Patches:
     def __init__(self) -> None:
         self._before: List[Any] = []
 
-    def set(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+    def set(self, owner: Any, name: str, function: Any) -> None:
         """Replace ``owner.name``."""
         own: Dict[str, Any] = vars(owner)
         self._before.append((own, name, own.get(name, _ABSENT)))

@@ -1,12 +1,13 @@
 """Activation checkpointing of stock modules inside A-FAN's passes."""
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List
+from contextlib import contextmanager, nullcontext
+from typing import Any, Callable, ContextManager, Iterator, List, Optional
 
 from torch.utils import checkpoint as torch_checkpoint
 
 from .calls import Patches
+from .forward_state import RegionState, State
 from .state import PassKind, current_pass, running_pass
 
 REENTRANT = 'CheckpointFunction'
@@ -25,24 +26,29 @@ def replaying(is_before_tap: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing_of_passes() -> Iterator[None]:
+def checkpointing_of_passes(regions: Optional[RegionState] = None) -> Iterator[None]:
     """Make ``torch.utils.checkpoint`` fit for A-FAN's passes; everything is put back at the end.
 
     - Checkpointing that is reentrant, as that of ``with_cp`` in the codebases and of mmengine's
       ``activation_checkpointing``, becomes non-reentrant: through the other kind no gradient at a tap can be taken.
     - What is recomputed runs as the pass that it belongs to, so that its norms use the same statistics, also where the
       backward of several passes runs as one. While an attack's gradient is taken, what is recomputed stores nothing.
+    - What is recomputed finds the state of the model (counters, spectral norms) as its forward found it, and leaves it
+      alone; batch norms, which know about passes, store again when a clean pass is recomputed, as in stock models.
     - A region in which the tap lies is not checkpointed in adversarial passes: recomputed, it would hold the clean
       feature. No region is, that begins before the last perturbed feature of the pass has been given out.
+
+    Args:
+        regions: Reads and restores that state; None leaves it to the recomputation.
     """
     patches = Patches()
-    patches.set(torch_checkpoint, REENTRANT, _NonReentrant)
+    patches.set(torch_checkpoint, REENTRANT, _NonReentrant(early_stop=regions is None or regions.afan_is_on))
     stock = getattr(torch_checkpoint, NON_REENTRANT)
 
     def around(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
         if any(is_before_tap() for is_before_tap in _REPLAYS):
             return iter((None, ))  # nothing before the function, nothing after it
-        return stock(in_its_pass(function), *args, **kwargs)
+        return stock(in_its_pass(function, regions), *args, **kwargs)
 
     patches.set(torch_checkpoint, NON_REENTRANT, around)
     try:
@@ -52,16 +58,27 @@ def checkpointing_of_passes() -> Iterator[None]:
 
 
 class _NonReentrant:
-    """In place of ``torch.utils.checkpoint.CheckpointFunction``."""
+    """In place of ``torch.utils.checkpoint.CheckpointFunction``, which recomputes a region to its end.
 
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        return torch_checkpoint.checkpoint(
-            function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+    Args:
+        early_stop: Recompute no further than to the last tensor that the backward needs.
+    """
+
+    def __init__(self, early_stop: bool) -> None:
+        self._early_stop = early_stop
+
+    def apply(self, function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        with torch_checkpoint.set_checkpoint_early_stop(self._early_stop):
+            return torch_checkpoint.checkpoint(
+                function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
 
 
-def in_its_pass(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_its_pass(function: Callable[..., Any], regions: Optional[RegionState] = None) -> Callable[..., Any]:
     """Make a function that runs as the pass in which this one was called, whenever it runs.
+
+    Args:
+        function: The function.
+        regions: As of :func:`checkpointing_of_passes`.
 
     Example:
         >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
@@ -70,12 +87,17 @@ def in_its_pass(function: Callable[..., Any]) -> Callable[..., Any]:
         <PassKind.ADVERSARIAL: 'adversarial'>
     """
     state = current_pass()
+    found: State = {} if regions is None else regions.read()
 
     def recompute(*args: Any, **kwargs: Any) -> Any:
         kind = state.kind
         if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
             kind = PassKind.CHECK
-        with running_pass(kind, state.batch_norm), checkpointing_of_passes():  # there may be regions inside
+        protection: ContextManager[None] = nullcontext()
+        if regions is not None and (regions.afan_is_on or kind is not PassKind.CLEAN):
+            protection = regions.restored(found)
+        # There may be regions inside.
+        with protection, running_pass(kind, state.batch_norm), checkpointing_of_passes(regions):
             return function(*args, **kwargs)
 
     return recompute

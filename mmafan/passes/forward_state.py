@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -35,8 +35,13 @@ class Saved(NamedTuple):
 State = Dict[Place, Saved]
 
 
-def read_state(model: nn.Module) -> State:
-    """Copy plain attributes and buffers; batch norms, which know about passes, keep their own."""
+def read_state(model: nn.Module, known: Optional[State] = None) -> State:
+    """Copy plain attributes and buffers; batch norms, which know about passes, keep their own.
+
+    Args:
+        model: The model.
+        known: Copies made before, of which those of buffers that are still the same serve again.
+    """
     state: State = {}
     for path, module in model.named_modules():
         if module is model or isinstance(module, _BatchNorm):
@@ -46,17 +51,17 @@ def read_state(model: nn.Module) -> State:
                 state[path, name, False] = Saved(copy.copy(value))
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                state[path, name, True] = Saved(buffer.clone(), buffer, buffer._version)
+                state[path, name, True] = _save(buffer, (known or {}).get((path, name, True)))
     return state
 
 
-def read_places(model: nn.Module, places: List[Place]) -> State:
-    """Copy the state at some places."""
+def read_places(model: nn.Module, places: List[Place], known: Optional[State] = None) -> State:
+    """Copy the state at some places; ``known`` as for :func:`read_state`."""
     state: State = {}
     for path, name, is_buffer in places:
         module = model.get_submodule(path)
         value = module._buffers[name] if is_buffer else vars(module)[name]
-        state[path, name, is_buffer] = Saved(_copy(value))
+        state[path, name, is_buffer] = _save(value, (known or {}).get((path, name, is_buffer)))
     return state
 
 
@@ -88,6 +93,14 @@ def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
+def _save(value: Any, known: Optional[Saved]) -> Saved:
+    if not isinstance(value, Tensor):
+        return Saved(copy.copy(value))
+    if known is not None and known.original is value and known.version == value._version:
+        return known
+    return Saved(value.clone(), value, value._version)
+
+
 @contextmanager
 def forward_state(model: nn.Module, state: State) -> Iterator[None]:
     """Let what runs inside find copies of ``state``, and change only those."""
@@ -102,3 +115,30 @@ def forward_state(model: nn.Module, state: State) -> Iterator[None]:
     finally:
         for owner, name, value in kept:
             owner[name] = value
+
+
+class RegionState:
+    """What checkpointed regions find in a model in a forward, so that they find the same when they are recomputed.
+
+    Args:
+        model: The model.
+        places: Returns where a forward changes the model, None as long as that is not known: it is everywhere then.
+        afan_is_on: Otherwise recomputing a clean pass changes state once more, as it does in the stock model.
+    """
+
+    def __init__(self, model: nn.Module, places: Callable[[], Optional[List[Place]]], afan_is_on: bool) -> None:
+        self._model, self._places, self.afan_is_on = model, places, afan_is_on
+        self._latest: State = {}
+
+    def read(self) -> State:
+        """Copy what a region that begins now finds; regions share the copy of what does not change between them."""
+        places = self._places()
+        self._latest = (read_state(self._model, self._latest) if places is None else
+                        read_places(self._model, places, self._latest))
+        return self._latest
+
+    def restored(self, state: State) -> ContextManager[None]:
+        """Return a context in which the model is as it was, and after which it is as it is now."""
+        places = self._places()
+        chosen = state if places is None else {place: state[place] for place in places}
+        return forward_state(self._model, chosen)

@@ -8,6 +8,7 @@ import json
 import sys
 
 import torch
+import torch.distributed.nn.functional as functional
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
 from mmpretrain.structures import DataSample
@@ -17,8 +18,28 @@ import mmafan  # noqa: F401  (registers)
 TAP = dict(module='backbone.layer1', step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True))
 
 
+@MODELS.register_module()
+class ProcessNorm(torch.nn.BatchNorm2d):
+    """Batch norm with the statistics of all processes, each with equally many samples; torch's works on GPUs alone."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        mean, square = functional.all_reduce(moments) / torch.distributed.get_world_size()
+        var = square - mean.square()
+        count = torch.distributed.get_world_size() * x.numel() / x.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        shape = (1, -1, 1, 1)
+        x = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+
 def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', unused=False,
-          **_):
+          checkpointed=None, norm='BN', **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     tap = dict(TAP, module=tap, fraction=fraction, num_steps=num_steps)
@@ -28,7 +49,8 @@ def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps
         afan['learn_strengths'] = dict(lr=0.1)
     model = MODELS.build(dict(
         type='mmafan.AFANImageClassifier',
-        backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, norm_eval=norm_eval),
+        backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, norm_eval=norm_eval,
+                      norm_cfg=dict(type=norm), with_cp=checkpointed == 'with_cp'),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=3, in_channels=32, loss=dict(type='CrossEntropyLoss')), afan=afan))
     if unused:
@@ -67,6 +89,13 @@ def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, **_)
     return state
 
 
+def count_runs(model):
+    """Count in a list how often a block of the last stage runs."""
+    runs = []
+    model.get_submodule('backbone.layer4.1.conv1').register_forward_hook(lambda *_: runs.append(None))
+    return runs
+
+
 def count_reductions(model):
     """Count how often each bucket of gradients is reduced."""
     counts = {}
@@ -90,9 +119,14 @@ def main():
     sharded = kind == 'MMFullyShardedDataParallel'
     device = dict(device_id=torch.device('cpu')) if sharded else dict(device_ids=None)
     model = MODEL_WRAPPERS.build(dict(type=kind, module=inner, **device, **options.get('fields', {})))
+    if options.get('checkpointed') == 'wrapper':  # as mmengine's FSDPStrategy does
+        from mmpretrain.models.backbones.resnet import BasicBlock
+        from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+        apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, BasicBlock))
     counts = {} if sharded else count_reductions(model)
+    runs = count_runs(inner)
     state = train(model, inner, rank, world_size, **options)
-    torch.save(dict(state=state, counts=counts), f'{out}/rank{rank}.pth')
+    torch.save(dict(state=state, counts=counts, runs=len(runs)), f'{out}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
 
 

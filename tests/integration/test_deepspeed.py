@@ -14,8 +14,7 @@ pytest.importorskip('sklearn', reason='the digits are part of scikit-learn')
 
 ADAM = DDP.replace("type='SGD', lr=0.05, momentum=0.9", "type='AdamW', lr=1e-3")
 ZERO = ADAM + '''
-runner_type = 'FlexibleRunner'
-strategy = dict(type='DeepSpeedStrategy', zero_optimization=dict(stage={stage}, overlap_comm=False))
+strategy = dict(zero_optimization=dict(stage={stage}, overlap_comm=False))
 optim_wrapper.update(type='DeepSpeedOptimWrapper')
 default_hooks.update(logger=dict(interval=1))
 '''
@@ -33,7 +32,7 @@ def losses(folder, name):
 @pytest.mark.parametrize('stage', [1, 2, 3])
 def test_trains_as_under_ddp(repo, tmp_path, stage):
     train(repo, tmp_path, 'ddp', ADAM + 'default_hooks.update(logger=dict(interval=1))\n')
-    log = train(repo, tmp_path, 'zero', ZERO.replace('{stage}', str(stage)))
+    log = train(repo, tmp_path, 'zero', ZERO.replace('{stage}', str(stage)), engine='deepspeed')
     assert 'single-graph' in log
     (plain, _), (sharded, rows) = losses(tmp_path, 'ddp'), losses(tmp_path, 'zero')
     assert len(plain) == 4 and 'adv_stage1_1.loss' in rows[0]

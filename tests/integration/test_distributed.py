@@ -20,7 +20,7 @@ UNITS = dict(use_orig_params=True, auto_wrap_policy=dict(
 NUM_STEPS = 3
 
 
-def two_processes(folder, **options):
+def run_two(folder, **options):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', str(WORKER),
                str(folder), json.dumps(options)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
@@ -31,13 +31,22 @@ def two_processes(folder, **options):
     found = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
     for rank in found if options.get('wrapper') != FSDP else ():
         assert rank['counts'] and set(rank['counts'].values()) == {NUM_STEPS}  # one reduction of each bucket in a step
-    return [rank['state'] for rank in found]
+    return found
+
+
+def two_processes(folder, **options):
+    return [rank['state'] for rank in run_two(folder, **options)]
+
+
+def run_one(**options):
+    from . import ddp_worker
+    model = ddp_worker.build(**options)
+    runs = ddp_worker.count_runs(model)
+    return ddp_worker.train(model, model, 0, 1, **options), len(runs)
 
 
 def one_process(**options):
-    from . import ddp_worker
-    model = ddp_worker.build(**options)
-    return ddp_worker.train(model, model, 0, 1, **options)
+    return run_one(**options)[0]
 
 
 FAST = [dict(), dict(wrapper=OURS, accumulation=2)]
@@ -60,6 +69,34 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, options):
     for name, value in whole.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name].double(), value.double(), rtol=0, atol=1e-10), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('fields', [{}, UNITS], ids=['one-unit', 'units'])
+def test_checkpointing_under_fsdp(tmp_path, fields):
+    """The weights are those of one process without either, so that every gradient was."""
+    first, second = run_two(tmp_path, wrapper=FSDP, checkpointed='wrapper', fields=fields)
+    whole, runs = run_one()
+    assert first['runs'] > runs and second['runs'] > runs  # it was recomputed
+    for name, value in whole.items():
+        assert torch.equal(first['state'][name], second['state'][name]), name
+        assert torch.allclose(first['state'][name].double(), value.double(), rtol=0, atol=1e-10), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('wrapper', ['MMDistributedDataParallel', OURS])
+def test_checkpointing_with_norms_over_all_processes(tmp_path, wrapper):
+    """Processes wait for each other in what is recomputed too; torch's own SyncBN refuses the CPU."""
+    options = dict(norm_eval=False, checkpointed='with_cp', tap='backbone.layer2')
+    first, second = run_two(tmp_path, wrapper=wrapper, norm='ProcessNorm', **options)
+    whole, _ = run_one(**options)
+    plain, runs = run_one(**dict(options, checkpointed=None))
+    assert first['runs'] > runs and second['runs'] > runs
+    for name, value in whole.items():
+        assert torch.equal(first['state'][name], second['state'][name]), name
+        assert torch.allclose(first['state'][name].double(), value.double(), rtol=0, atol=1e-10), name
+        if 'running' not in name and 'tracked' not in name:  # as in the stock model, recomputing updates these again
+            assert torch.allclose(value, plain[name], rtol=0, atol=1e-10), name
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
 from mmafan import afan_model
+from mmafan.passes.forward_state import RegionState
 
 from ..training import step
 
@@ -114,8 +115,7 @@ class Nested(Twice):
         return checkpoint(lambda x: self.outer(x, checkpoint), self.tap(x))
 
 
-@afan_model
-class Net(BaseModel):
+class StockNet(BaseModel):
 
     def __init__(self, part, checkpointed):
         super().__init__()
@@ -126,6 +126,11 @@ class Net(BaseModel):
         checkpoint = torch_checkpoint.checkpoint if self.checkpointed else lambda function, x: function(x)
         logits = self.fc(self.part(self.stem(inputs), checkpoint))
         return {'loss': nn.functional.cross_entropy(logits, data_samples)} if mode == 'loss' else logits
+
+
+@afan_model
+class Net(StockNet):
+    pass
 
 
 @pytest.mark.parametrize('replay', [True, False])
@@ -141,6 +146,87 @@ def test_regions_called_twice_or_nested(part, schedule, replay):
         model.train_step(data, OptimWrapper(optimizer))
         found.append({n: p.detach().clone() for n, p in model.named_parameters()})
     assert_same(found[1], found[0])
+
+
+class Stateful(Twice):
+    """Keeps state that its numbers depend on: a counting buffer, a counting attribute, a spectral norm."""
+
+    def __init__(self, tap_first, num_calls=1):
+        super().__init__()
+        self.tap_first, self.num_calls = tap_first, num_calls
+        self.inner = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))
+        self.counter = Counter()
+
+    def region(self, x):
+        return self.counter(self.inner(x).tanh())
+
+    def forward(self, x, checkpoint):
+        x = self.tap(x) if self.tap_first else x
+        for _ in range(self.num_calls):
+            x = checkpoint(self.region, x)
+        return self.after(x if self.tap_first else self.tap(x))
+
+
+class Counter(nn.Module):
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('calls', torch.zeros((), dtype=torch.long))
+        self.number = 0
+
+    def forward(self, x):
+        x = x.sin() * (1 + 0.1 * self.calls + 0.01 * self.number)
+        self.calls += 1
+        self.number += 1  # after the last tensor that a backward needs
+        return x
+
+
+def train_stateful(checkpointed, tap_first=True, num_calls=1, off=False, stock=False, **fields):
+    """Train three steps; return weights and state."""
+    torch.manual_seed(0)
+    part = Stateful(tap_first, num_calls)
+    model = StockNet(part, checkpointed) if stock else Net(part, checkpointed, afan=afan_of('part.tap', **fields))
+    model = model.double()
+    if off:
+        model.afan.strength_scale = 0.0
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model.train_step((torch.randn(4, 6, dtype=torch.float64), torch.randint(2, (4, ))), wrapper)
+    return {**model.state_dict(), 'number': torch.tensor(part.counter.number)}
+
+
+@pytest.mark.parametrize('tap_first, num_calls', [(True, 1), (True, 2), (False, 2)])
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+@pytest.mark.parametrize('fields', [
+    dict(), dict(num_steps=2, radius=0.4), dict(attack_losses=['loss']), dict(replay=False)], ids=str)
+def test_recomputed_regions_find_the_state_of_their_forward_and_leave_it_alone(tap_first, num_calls, schedule, fields):
+    plain, found = (train_stateful(c, tap_first, num_calls, schedule=schedule, **fields) for c in (False, True))
+    assert_same(found, plain)
+    assert int(plain['number']) == int(plain['part.counter.calls']) == 3 * num_calls
+
+
+@pytest.mark.parametrize('num_calls', [1, 2])
+def test_state_is_that_of_stock_checkpointing_while_afan_is_off(num_calls):
+    """Which changes it once more when it recomputes, also in the first step, whose passes check the taps."""
+    stock, found = (train_stateful(True, True, num_calls, off=not s, stock=s) for s in (True, False))
+    assert_same(found, stock)  # two calls add up their gradients in another order where checkpointing is reentrant
+    assert num_calls == 2 or all(torch.equal(found[name], stock[name]) for name in stock)
+    assert int(stock['number']) == int(stock['part.counter.calls']) == 2 * 3 * num_calls
+
+
+def test_regions_share_the_copies_of_what_does_not_change_between_them():
+    model = nn.Sequential(Counter(), Counter())
+    regions = RegionState(model, lambda: None, afan_is_on=True)
+    before = regions.read()
+    model[0](torch.ones(1))
+    after = regions.read()
+    assert after['1', 'calls', True] is before['1', 'calls', True]
+    assert (int(before['0', 'calls', True].value), int(after['0', 'calls', True].value)) == (0, 1)
+    with regions.restored(before):
+        assert (int(model[0].calls), model[0].number) == (0, 0)
+        model[0](torch.ones(1))
+    assert (int(model[0].calls), model[0].number) == (1, 1)
 
 
 def test_torch_is_left_as_it_was(tiny_classifier, tiny_batch):
