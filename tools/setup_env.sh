@@ -265,6 +265,7 @@ install_libraries() {
         -r "$STATE/libraries.txt" -r "$ROOT/requirements/test.txt"
     mapfile -t openmmlab < <(pins "$OPENMMLAB")
     must 'installing the OpenMMLab packages' pip install --no-deps "${openmmlab[@]}"
+    must 'installing the libraries of the robustness analysis' pip install --no-deps -r "$ROOT/requirements/robustness.txt"
 }
 
 has_foreign_opencv() {
@@ -321,7 +322,7 @@ else:
 # The stamp tells that everything below was done with these very files, Python and torch.
 stamp() {
     {
-        cat "$REQUIREMENTS" "$ROOT/requirements/test.txt" "$ROOT/setup.cfg" \
+        cat "$REQUIREMENTS" "$ROOT"/requirements/{test,robustness}.txt "$ROOT/setup.cfg" \
             "$ROOT"/tools/{setup_env,_env,_mmcv}.sh
         echo "$ROOT" "$SET" "$(python_version "$PY")" "$(installed_version torch)"
     } | cksum

@@ -1,6 +1,7 @@
 # CIFAR-10 as a folder of images, in tenths: every tenth image of the training folder, which is in order of class, so
 # that each tenth has as many of every class. What is tuned and what is reported share no image: tenth 0 trains and
-# tenths 5 and 6 validate while settings are chosen; here tenth 1 trains, and tenths 7 to 9 and the test images validate.
+# tenths 5 and 6 validate while settings are chosen; here tenth 1 trains, and tenths 7 to 9 and the test images
+# validate.
 data_preprocessor = dict(num_classes=10, mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255], to_rgb=True)
 
 train_pipeline = [

@@ -20,7 +20,7 @@ taps = 'model.afan.taps'
 
 
 def both(**fields):
-    return {f'{taps}.{tap}.{k}': v for tap in ('backbone', 'roi') for k, v in fields.items()}
+    return {f'model.afan.taps.{tap}.{k}': v for tap in ('backbone', 'roi') for k, v in fields.items()}
 
 
 arms = {

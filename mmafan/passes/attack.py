@@ -6,8 +6,8 @@ from typing import Callable, Iterator, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from ..functional import (ascend, ascend_statistics, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2,
-                          project_linf, reinject_statistics, sample_std)
+from ..functional import (ascend, ascend_statistics, draw_random_start, draw_strengths, finite_samples, mix_strength,
+                          project_l2, project_linf, reinject_statistics, sample_std)
 from ..tap_config import TapConfig
 
 GradientFunction = Callable[[List[Tensor]], List[Optional[Tensor]]]

@@ -9,13 +9,14 @@ from torch import Tensor
 from ..functional import mix_strength, reinject_statistics
 
 
-def attack_features(model: Any, data: dict, tap: str) -> Tuple[Tensor, Tensor]:
+def attack_features(model: Any, data: dict, tap: str, prepared: bool = False) -> Tuple[Tensor, Tensor]:
     """Attack the feature at a tap of an A-FAN model, with the model in evaluation mode and left as it was.
 
     Args:
         model: The A-FAN model.
         data: A batch as the data loader gives it, with labels.
         tap: Name of the tap in ``model.afan.config.taps``.
+        prepared: Whether ``data`` has been through the model's data preprocessor.
 
     Returns:
         Clean and fully perturbed feature, detached.
@@ -33,7 +34,7 @@ def attack_features(model: Any, data: dict, tap: str) -> Tuple[Tensor, Tensor]:
     training = model.training
     model.eval()
     try:
-        batch = Batch((), model.data_preprocessor(data, False))
+        batch = Batch((), data if prepared else model.data_preprocessor(data, False))
 
         def run(batch: Any) -> Any:
             with model.afan.entered():

@@ -1,0 +1,49 @@
+# Does A-FAN help a small ResNet on few handwritten digits, against all controls and peers? None of the images was used
+# to choose its settings (classification_tune_digits.py).
+config = '../mmpretrain/resnet_afan_digits.py'
+metric = 'accuracy/top1'
+seeds = 5
+quarters = [list(range(start, 899, 4)) for start in range(4)]  # of the images that are not for testing
+options = {
+    'train_dataloader.dataset.num_train_samples': None,
+    'train_dataloader.dataset.indices': quarters[1],
+    'train_cfg.max_epochs': 60,
+    'train_cfg.val_interval': 60,
+    'default_hooks.checkpoint.interval': 60,
+    'model.afan.clean_weight': 0.5,
+    'model.afan.taps.stage1': dict(
+        module='backbone.layer2', step_size=0.01, step_unit='std', strengths=(1.0, ), reinject=False, weight=0.5),
+}
+tap = 'model.afan.taps.stage1'
+statistics = {f'{tap}.direction': 'statistics', f'{tap}.moments': 'instance', f'{tap}.step_size': 0.1}
+
+
+def augment(kind):
+    return {'model.train_cfg': dict(augments=dict(type=kind, alpha=1.0))}
+
+
+arms = {
+    'baseline': dict(stock=True),
+    # A step of A-FAN costs less than two of the baseline's. Its weights sum to 1: the baseline at equal loss scale is
+    # the baseline.
+    'equal compute': dict(stock=True, control=True, options={'train_cfg.max_epochs': 120, 'train_cfg.val_interval': 120,
+                                                             'default_hooks.checkpoint.interval': 120}),
+    'zero step': dict(control=True, options={f'{tap}.step_size': 0.0}),
+    'noise': dict(control=True, options={f'{tap}.direction': 'random_sign', f'{tap}.step_size': 0.1}),
+    'A-FAN': dict(),
+    'statistics': dict(options=statistics),
+    'economy': dict(options={**statistics, f'{tap}.module': 'backbone.layer3', f'{tap}.fraction': 0.5}),
+    'published': dict(options={
+        f'{tap}.module': 'backbone.layer1', f'{tap}.step_size': 0.5 / 255, f'{tap}.step_unit': 'absolute',
+        f'{tap}.num_steps': 5, 'model.afan.batch_norm': 'shared'}),
+    # AdvProp's idea: images, attacked within 1/255 of the range, and norms of their own for them.
+    'input': dict(options={
+        f'{tap}.module': 'inputs', f'{tap}.step_size': 1 / 96, f'{tap}.step_unit': 'absolute',
+        'model.afan.batch_norm': 'separate'}),
+    'MoEx': dict(stock=True, options=dict(custom_hooks=[dict(type='mmafan.MomentExchangeHook')])),
+    'mixup': dict(stock=True, options=augment('Mixup')),
+    'CutMix': dict(stock=True, options=augment('CutMix')),
+    'statistics + CutMix': dict(options={**statistics, **augment('CutMix')}),
+}
+cost_repeats = 0
+del augment, quarters, statistics, tap

@@ -1,0 +1,253 @@
+"""Margins of a classifier, layer by layer, and the layers that such analyses look at.
+
+To first order the decision boundary between the label y and the strongest other class j lies, in the space of a layer's
+feature h, at the distance (Elsayed et al., "Large Margin Deep Networks for Classification", NeurIPS 2018)
+
+    d = (f_y - f_j) / ||grad_h (f_y - f_j)||_q,    j = argmax over j != y of f_j,
+
+signed: negative where the classifier is wrong. The distance is measured in the norm whose dual is q: in L2 for q = 2,
+in L-infinity for q = 1. Features of different layers have different scales, so d is divided by the spread of h over
+the samples: in L2 the square root of its total variance (the sum of the variances of its elements, as in Jiang et al.,
+"Predicting the Generalization Gap in Deep Networks with Margin Distributions", ICLR 2019), in L-infinity the root mean
+square of the elements' deviations.
+"""
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..passes.batch import is_feature, map_tensors, tensors_of
+from ..passes.tap import INPUTS
+from ..validation import suggest
+
+NORMS = ('l2', 'linf')
+
+
+# ---------------------------------------------------------------------- layers
+class Layers(NamedTuple):
+    """Names of modules, in the order in which they ran.
+
+    Attributes:
+        default: The blocks to look at.
+        after: All modules that return a feature and ran after the tap alone.
+    """
+    default: List[str]
+    after: List[str]
+
+
+def choose_layers(model: nn.Module, run: Callable[[], Any], tap: str = INPUTS, at: str = 'output') -> Layers:
+    """Run a forward and find the layers after a tap.
+
+    The blocks are the model's children; in place of the one that the tap lies in (the backbone, for ``'inputs'``),
+    and of those that are not called themselves (a RoI head), their own children that hold weights.
+
+    Args:
+        model: The model.
+        run: Runs its forward once.
+        tap: Name of the tap's module; ``'inputs'``: everything comes after.
+        at: ``'output'`` or ``'input'`` of that module.
+    """
+    fired: Dict[str, List[bool]] = {}
+    reached = [tap == INPUTS]
+
+    def finish(name: str, output: Any) -> None:
+        feature = any(is_feature(t) and t.dim() > 1 for t in tensors_of(output))
+        fired.setdefault(name, []).append(reached[0] and feature)
+        if name == tap and at == 'output':
+            reached[0] = True
+
+    handles = [m.register_forward_hook(lambda _, __, out, name=n: finish(name, out))
+               for n, m in model.named_modules() if n]
+    if tap != INPUTS and at == 'input':
+        handles.append(model.get_submodule(tap).register_forward_pre_hook(lambda *_: reached.__setitem__(0, True)))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    after = [name for name, late in fired.items() if all(late)]
+    opened = 'backbone' if tap == INPUTS else tap
+
+    def pick(name: str, module: nn.Module, inside: bool = True) -> List[str]:
+        opens = opened.startswith(f'{name}.') or name == opened == 'backbone'
+        if name in after and not opens:
+            return [name] if not inside or any(p.dim() > 1 for p in module.parameters()) else []
+        return [found for child, part in module.named_children() for found in pick(f'{name}.{child}', part)]
+
+    default = [found for child, part in model.named_children() for found in pick(child, part, inside=False)]
+    return Layers(sorted(default, key=after.index), after)
+
+
+def check_layers(model: nn.Module, names: Sequence[str]) -> None:
+    """Check that modules exist.
+
+    Raises:
+        ValueError: If one does not, with the closest name.
+    """
+    known = [name for name, _ in model.named_modules() if name]
+    for name in names:
+        if name not in known:
+            raise ValueError(f'layers must be modules of {type(model).__name__}, got {name!r}; {suggest(name, known)}')
+
+
+class LayerOutputs:
+    """Context that keeps what modules return: copies, or with ``with_grad`` tensors of the graph.
+
+    Later operations in place (``ReLU(inplace=True)``) leave what is kept as it is.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str], with_grad: bool = False) -> None:
+        self._modules = {name: model.get_submodule(name) for name in names}
+        self._with_grad = with_grad
+        self._kept: Dict[str, List[Tensor]] = {}
+
+    def __enter__(self) -> 'LayerOutputs':
+        self._handles = [m.register_forward_hook(lambda _, __, out, name=n: self._keep(name, out))
+                         for n, m in self._modules.items()]
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep(self, name: str, output: Any) -> Any:
+        features = [t for t in tensors_of(output) if is_feature(t) and t.dim() > 1]
+        kept = features if self._with_grad else [t.detach().clone() for t in features]
+        self._kept.setdefault(name, []).extend(kept)
+        return map_tensors(Tensor.clone, output) if self._with_grad else None
+
+    def take(self) -> Dict[str, List[Tensor]]:
+        """Return what has been kept, by module, and forget it."""
+        kept, self._kept = self._kept, {}
+        return kept
+
+
+# ---------------------------------------------------------------------- margins
+def logit_margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute ``f_y - max over j != y of f_j``, shape ``(N,)``.
+
+    Args:
+        logits: ``f``, shape ``(N, K)`` with at least two classes.
+        labels: ``y``, long, shape ``(N,)``.
+
+    Raises:
+        ValueError: If the shapes are others.
+
+    Example:
+        >>> logit_margins(torch.tensor([[3., 1., 2.], [3., 1., 2.]]), torch.tensor([0, 1])).tolist()
+        [1.0, -2.0]
+    """
+    if logits.dim() != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f'logits must have the shape (N, K), K at least 2, and labels (N,), got '
+                         f'{tuple(logits.shape)} and {tuple(labels.shape)}')
+    own = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
+    return logits[own] - logits.masked_fill(own, -math.inf).amax(dim=1)
+
+
+def margin_distances(margins: Tensor, gradients: Sequence[Tensor], norm: str = 'l2') -> Tensor:
+    """Divide margins by the dual norm of their gradients, sample by sample.
+
+    Args:
+        margins: Shape ``(N,)``.
+        gradients: Of the margins at the tensors of a layer, each ``(N, ...)``.
+        norm: The norm distances are measured in, ``'l2'`` or ``'linf'``.
+
+    Returns:
+        Shape ``(N,)``, float64; infinite where the gradient is 0.
+
+    Raises:
+        ValueError: If ``norm`` is unknown.
+
+    Example:
+        >>> margin_distances(torch.tensor([10.]), [torch.tensor([[3., -4.]])]).tolist()
+        [2.0]
+    """
+    if norm not in NORMS:
+        raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+    flat = torch.cat([g.flatten(1) for g in gradients], dim=1).double()
+    return margins.double() / torch.linalg.vector_norm(flat, ord=2 if norm == 'l2' else 1, dim=1)
+
+
+class FeatureSpread:
+    """Spread of a feature over all samples of several batches (see the module's text)."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, torch.zeros(()), 0.0
+
+    def add(self, features: Sequence[Tensor]) -> None:
+        """Take the tensors of a layer, each ``(N, ...)``."""
+        flat = torch.cat([f.detach().flatten(1) for f in features], dim=1).double()
+        self._count += len(flat)
+        self._sum = self._sum.to(flat) + flat.sum(dim=0)
+        self._squares += float(flat.square().sum())
+
+    def value(self, norm: str) -> float:
+        """Root of the total variance for ``'l2'``, of the mean variance for ``'linf'``."""
+        mean = self._sum / self._count
+        total = max(self._squares / self._count - float(mean.square().sum()), 0.0)
+        return (total if norm == 'l2' else total / mean.numel()) ** 0.5
+
+
+def measure_margins(model: Any, batches: Sequence[Any], layers: Optional[Sequence[str]] = None,
+                    norm: str = 'l2') -> Tuple[Dict[str, Tensor], Tensor]:
+    """Measure the margins of a classifier at its input and its layers.
+
+    Args:
+        model: A classifier of mmpretrain, with or without A-FAN, in evaluation mode; left as it was.
+        batches: Prepared batches: ``inputs`` ``(N, 3, H, W)`` and ``data_samples``.
+        layers: Names of modules; None: the blocks of the backbone, the neck and the head.
+        norm: ``'l2'`` or ``'linf'``.
+
+    Returns:
+        By layer, the input first, the normalised signed distance of every sample ``(S,)``, and the logit margins.
+
+    Raises:
+        ValueError: If the model returns no logits, or a sample has not one label, or a layer is unknown, has not one
+            row for each sample, or does not lead to the logits.
+    """
+    if layers is not None:
+        check_layers(model, layers)
+    distances: Dict[str, List[Tensor]] = {}
+    spreads: Dict[str, FeatureSpread] = {}
+    margins: List[Tensor] = []
+    for batch in batches:
+        inputs, samples = batch['inputs'].detach().clone().requires_grad_(), batch['data_samples']
+        if layers is None:
+            with torch.no_grad():
+                layers = choose_layers(model, lambda: model(inputs, samples, mode='tensor')).default
+        outputs = LayerOutputs(model, layers, with_grad=True)
+        with torch.enable_grad(), outputs:
+            logits = model(inputs, samples, mode='tensor')
+            margin = logit_margins(_check_logits(logits), _labels_of(samples, logits.device))
+        kept = {INPUTS: [inputs], **outputs.take()}
+        gradients = functools.partial(torch.autograd.grad, margin.sum(), retain_graph=True, allow_unused=True)
+        for name in (INPUTS, *layers):
+            features = [t for t in kept.get(name, ()) if t.requires_grad]
+            found = gradients(features) if features else ()
+            used = [(f, g) for f, g in zip(features, found) if g is not None]
+            if not used or any(len(f) != len(logits) for f, _ in used):
+                raise ValueError(f'layers must return one row for each sample, and lead to the logits, but {name!r} '
+                                 f'does not')
+            distances.setdefault(name, []).append(margin_distances(margin.detach(), [g for _, g in used], norm).cpu())
+            spreads.setdefault(name, FeatureSpread()).add([f for f, _ in used])
+        margins.append(margin.detach().cpu())
+    return ({name: torch.cat(values) / spreads[name].value(norm) for name, values in distances.items()},
+            torch.cat(margins))
+
+
+def _check_logits(logits: Any) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        raise ValueError(f"margins need a classifier whose forward(..., mode='tensor') gives logits (N, K), got "
+                         f'{tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}')
+    return logits
+
+
+def _labels_of(samples: Any, device: torch.device) -> Tensor:
+    labels = [sample.gt_label for sample in samples or () if 'gt_label' in sample]
+    if not labels or len(labels) != len(samples) or any(label.numel() != 1 for label in labels):
+        raise ValueError('margins need data samples with one gt_label each')
+    return torch.cat([label.reshape(1) for label in labels]).to(device)

@@ -1,0 +1,47 @@
+"""The kept results of the studies: every table is that of its rows, and the document prints no other."""
+from __future__ import annotations
+
+import csv
+import importlib
+from pathlib import Path
+
+import pytest
+
+EVIDENCE = Path(__file__).resolve().parents[1] / 'docs' / 'evidence'
+STUDIES = sorted(path.parent.name for path in EVIDENCE.glob('*/rows.csv'))
+
+
+@pytest.fixture
+def study(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / 'tools'))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    return importlib.import_module('_study')
+
+
+def test_there_are_studies():
+    assert len(STUDIES) >= 3
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_the_table_is_that_of_the_rows(repo, study, name):
+    with open(EVIDENCE / name / 'rows.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    values = {}
+    for row in rows:
+        values.setdefault(row['arm'], {})[int(row['seed'])] = float(row['value'])
+    [found] = study.load_study(str(repo / 'configs' / 'studies' / f'{name}.py'))
+    assert list(values) == list(found.arms) and {row['metric'] for row in rows} == {found.metric}
+    assert all(sorted(runs) == sorted(found.seeds) for runs in values.values())
+    kept = (EVIDENCE / name / 'table.md').read_text()
+    lines = kept.splitlines()
+    costs = {line.split('|')[1].strip(): line.split('|')[-2].strip() for line in lines if line.startswith('| ')}
+    costs = {arm: float(cost) for arm, cost in costs.items() if arm in values and cost}
+    table = study.table(found, study.summarise(found, values, costs))
+    assert kept.strip() == '\n\n'.join(filter(None, [table, study.verdict(found, values)]))
+
+
+def test_the_document_prints_the_tables_and_no_other(repo):
+    printed = [line for line in (repo / 'docs' / 'evidence.md').read_text().splitlines() if line.startswith('| ')]
+    kept = {line for name in STUDIES for line in (EVIDENCE / name / 'table.md').read_text().splitlines()
+            if line.startswith('| ')}
+    assert len(printed) > 10 and [line for line in printed if line not in kept] == []
