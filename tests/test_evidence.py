@@ -42,6 +42,6 @@ def test_the_table_is_that_of_the_rows(repo, study, name):
 
 def test_the_document_prints_the_tables_and_no_other(repo):
     printed = [line for line in (repo / 'docs' / 'evidence.md').read_text().splitlines() if line.startswith('| ')]
-    kept = {line for name in STUDIES for line in (EVIDENCE / name / 'table.md').read_text().splitlines()
+    kept = {line for path in EVIDENCE.glob('*/table.md') for line in path.read_text().splitlines()
             if line.startswith('| ')}
     assert len(printed) > 10 and [line for line in printed if line not in kept] == []

@@ -32,10 +32,10 @@ arms = {
     'noise': dict(control=True, options={f'{tap}.direction': 'random_sign', f'{tap}.step_size': 0.1}),
     'A-FAN': dict(),
     'statistics': dict(options=statistics),
-    'economy': dict(options={**statistics, f'{tap}.module': 'backbone.layer3', f'{tap}.fraction': 0.5}),
+    # The authors' size, tap and norms, with one step.
     'published': dict(options={
         f'{tap}.module': 'backbone.layer1', f'{tap}.step_size': 0.5 / 255, f'{tap}.step_unit': 'absolute',
-        f'{tap}.num_steps': 5, 'model.afan.batch_norm': 'shared'}),
+        'model.afan.batch_norm': 'shared'}),
     # AdvProp's idea: images, attacked within 1/255 of the range, and norms of their own for them.
     'input': dict(options={
         f'{tap}.module': 'inputs', f'{tap}.step_size': 1 / 96, f'{tap}.step_unit': 'absolute',

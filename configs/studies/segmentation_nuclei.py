@@ -37,9 +37,8 @@ arms = {
         }),
     'zero step': dict(control=True, options=both(step_size=0.0)),
     'noise': dict(control=True, options=both(direction='random_sign')),
-    'noise 0.3': dict(control=True, options=both(direction='random_sign', step_size=0.3)),
     'A-FAN': dict(),
-    'A-FAN 0.3': dict(options=both(step_size=0.3)),
+    # The authors' sizes and weights at the same taps.
     'published': dict(options={
         **both(step_unit='absolute'),
         f'{taps}.backbone.step_size': 0.01 / 255,
@@ -50,7 +49,6 @@ arms = {
         'model.afan.clean_weight': 0.7,
         'model.afan.batch_norm': 'shared',
     }),
-    'economy': dict(options={**both(fraction=0.5), f'{taps}.backbone.module': 'backbone.layer4'}),
     'input': dict(options={
         f'{taps}.backbone.module': 'inputs',
         f'{taps}.backbone.reinject': False,

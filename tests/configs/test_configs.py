@@ -30,7 +30,8 @@ AFAN = [
     'resnet56s_afan-learned_cifar10.py', 'resnet56s_afan_cifar10.py'
 ]
 BASELINES = ['resnet56s_cifar10.py']
-DEMO = ['resnet_afan_digits.py', 'resnet_digits.py']  # on a data set no codebase has
+# On data that no codebase has: the demo's digits, a subset of CIFAR-10.
+DEMO = ['resnet_afan_digits.py', 'resnet_digits.py', 'resnet14w16_afan_cifar10-tenth.py']
 ONE_PER_FAMILY = {  # and the size of its images
     'efficientnet-b0_afan-economy_in1k.py': 64,
     'resnet18_afan-economy_cifar10.py': 32,

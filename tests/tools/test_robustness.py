@@ -55,6 +55,7 @@ def accuracy_by_hand(repo, checkpoint, corruption, severity):
     return 100 * sum(int(p) == data[k]['gt_label'] for k, p in enumerate(found)) / 25
 
 
+@pytest.mark.slow
 def test_metric_of_the_config_on_corrupted_images(tool, repo, checkpoints, tmp_path, capsys):
     tool.main([str(repo / CONFIG), *checkpoints, '--no-pgd', '--corruptions', 'gaussian_noise', '--severities',
                '5', '--out', str(tmp_path / 'r.png'), '--work-dir', str(tmp_path / 'work'), '--json',
@@ -81,9 +82,10 @@ def test_small_images_are_skipped_with_a_reason(tool, repo, checkpoints, tmp_pat
     assert clean == attacked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('codebase, config, metric', [
     ('mmseg', 'configs/mmseg/deeplabv3plus_afan_digits.py', 'mIoU'),
-    pytest.param('mmdet', 'configs/mmdet/faster_rcnn_afan_digits.py', 'coco/bbox_mAP', marks=pytest.mark.slow),
+    ('mmdet', 'configs/mmdet/faster_rcnn_afan_digits.py', 'coco/bbox_mAP'),
 ])
 def test_corruption_runs_in_the_test_of_every_codebase(tool, repo, tmp_path, monkeypatch, codebase, config, metric):
     pytest.importorskip(codebase, reason='the config is for that codebase')

@@ -95,6 +95,7 @@ def test_margins_prints_a_table(tool, checkpoints):
     assert [line.split()[0] for line in out.splitlines()[2:6]] == ['layer', 'inputs', 'backbone.layer4', 'accuracy']
 
 
+@pytest.mark.slow
 def test_landscape_has_the_loss_of_the_checkpoint_at_its_centre(tool, checkpoints):
     arguments = [f'a={checkpoints[0]}', f'b={checkpoints[1]}', *SMALL, '--points', '3', '--range', '0.5']
     result = tool('loss_landscape', STOCK, *arguments)
