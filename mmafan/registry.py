@@ -16,8 +16,7 @@ SCOPE = 'mmafan'
 PREFIX = 'AFAN'
 CODEBASES = ('mmpretrain', 'mmdet', 'mmseg')
 # Models whose files import a codebase: imported when one is asked for.
-LAZY_MODULES = {'CIFARResNet': 'mmafan.models.backbones.cifar_resnet',
-                'ConsistencyHead': 'mmafan.models.consistency_head'}
+LAZY_MODULES = {'CIFARResNet': 'mmafan.models.backbones.cifar_resnet'}
 
 
 def _surrounding_scope() -> Optional[str]:

@@ -6,7 +6,7 @@ import math
 import os.path as osp
 import statistics
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import train as train_tool
 from _common import load_config, require_file, stop
@@ -110,12 +110,18 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
     if not isinstance(values.get('metric'), str) and not all(data_set.metric for data_set in sets.values()):
         stop(f'metric of {path} must be the name of a metric in the logs, such as mIoU, got {values.get("metric")!r}')
     seeds = values.get('seeds', Study.seeds)
-    seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else list(seeds)
-    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        seeds = list(range(seeds))
+    if (not isinstance(seeds, (list, tuple)) or not seeds or len(set(seeds)) != len(seeds)
+            or not all(isinstance(s, int) and s >= 0 for s in seeds)):
         stop(f'seeds of {path} must be a number of at least 1 or different numbers of at least 0, got '
              f'{values.get("seeds")!r}')
-    values['seeds'] = seeds
+    values['seeds'] = list(seeds)
     options = values.pop('options', {})
+    given_options = {'options': options, **{f'data_sets.{name}.options': s.options for name, s in sets.items()}}
+    for where, given in given_options.items():
+        if not isinstance(given, dict):
+            stop(f"{where} of {path} must be a dict, such as {{'train_cfg.max_epochs': 10}}, got {given!r}")
     for name, arm in arms.items():
         if not isinstance(arm, dict):
             stop(f'arms.{name} of {path} must be a dict, such as dict(options=...), got {arm!r}')
@@ -202,25 +208,33 @@ def verdict(study: Study, results: Dict[str, Dict[int, float]]) -> str:
         results: The metric by arm and seed.
 
     Returns:
-        A line for every other arm with its smallest mean of paired differences, the 95 % interval of that, and to which
-        arm it is; empty where there are no controls.
+        A line for every other arm with that mean of its paired differences to a control whose 95 % interval reaches
+        lowest; it beats all where each of these intervals lies above 0. Empty where there are no controls.
     """
     controls = [BASELINE, *(name for name, arm in study.arms.items() if arm.control and name != BASELINE)]
     if len(controls) == 1:
         return ''
-    lines = [f'Against {", ".join(controls)}, the smallest difference:']
+    form = number_form(value for runs in results.values() for value in runs.values())
+    lines = [f'Against {", ".join(controls)}, the difference that is least sure:']
     for name in study.arms:
         if name in controls:
             continue
         pairs = {control: [value - results[control][seed] for seed, value in results[name].items()
                            if seed in results[control]] for control in controls}
-        least = min(pairs, key=lambda control: statistics.fmean(pairs[control]))
-        mean, count = statistics.fmean(pairs[least]), len(pairs[least])
-        spread = f' ± {interval(pairs[least]):.2f}' if count > 1 else ''
-        word = 'beats all' if count > 1 and mean > interval(pairs[least]) else (
-            'above all, not beyond chance' if mean > 0 else 'does not beat all')
-        lines.append(f'- {name}: {mean:+.2f}{spread} to {least}: {word}')
+        means = {control: statistics.fmean(values) for control, values in pairs.items()}
+        half = {control: interval(values) if len(values) > 1 else None for control, values in pairs.items()}
+        least = min(means, key=lambda control: means[control] - (half[control] or 0))
+        spread = '' if half[least] is None else f' ± {half[least]:{form}}'
+        sure = all(half[control] is not None and means[control] > half[control] for control in controls)
+        word = 'beats all' if sure else (
+            'above all, not beyond chance' if min(means.values()) > 0 else 'does not beat all')
+        lines.append(f'- {name}: {means[least]:+{form}}{spread} to {least}: {word}')
     return '\n'.join(lines)
+
+
+def number_form(values: Iterable[Optional[float]]) -> str:
+    """Return the format of values and differences: two digits for percents, four for metrics from 0 to 1."""
+    return '.4f' if all(value is None or abs(value) <= 1 for value in values) else '.2f'
 
 
 def table(study: Study, rows: Sequence[Dict[str, Any]]) -> str:
@@ -229,13 +243,14 @@ def table(study: Study, rows: Sequence[Dict[str, Any]]) -> str:
     def number(value: Optional[float], form: str = '.2f') -> str:
         return '' if value is None else format(value, form)
 
+    form = number_form(row['mean'] for row in rows)
     lines = [f'| arm | runs | {study.metric} | deviation | difference to the baseline (95 % interval) | step |',
              '|---|---|---|---|---|---|']
     for row in rows:
-        difference = number(row['difference'], '+.2f')
+        difference = number(row['difference'], f'+{form}')
         if row['interval'] is not None:
-            difference += f' ± {row["interval"]:.2f}'
-        cells = [row['arm'], row['runs'], number(row['mean']), number(row['deviation']), difference,
+            difference += f' ± {row["interval"]:{form}}'
+        cells = [row['arm'], row['runs'], number(row['mean'], form), number(row['deviation'], form), difference,
                  number(row['cost'])]
         lines.append(f'| {" | ".join(map(str, cells))} |')
     return '\n'.join(lines)

@@ -85,7 +85,10 @@ def visible_devices() -> List[str]:
 
 
 def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) -> Dict[Run, Dict[str, Any]]:
-    """Train every run that is not finished, ``args.jobs`` at a time; return all results."""
+    """Train every run that is not finished, ``args.jobs`` at a time; return all results.
+
+    A run that fails is told at once and does not keep the others from running; it is missing in what is returned.
+    """
     by_name = {study.data_set: study for study in studies}
     waiting = [(study.data_set, arm, seed) for study in studies for seed in study.seeds for arm in study.arms]
     results: Dict[Run, Dict[str, Any]] = {}
@@ -113,8 +116,9 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
                 label = f'{name}: {arm}' if name else arm
                 del slots[key]
                 if running.pop(key).returncode:
-                    stop(f'the run of arm {label!r} with seed {seed} failed; its log is in '
-                         f'{run_folder(by_name[name], work_dir, arm, seed)}, and the same command goes on from here')
+                    print(f'the run of arm {label!r} with seed {seed} failed; its log is in '
+                          f'{run_folder(by_name[name], work_dir, arm, seed)}', file=sys.stderr, flush=True)
+                    continue
                 found = result_of(by_name[name], arm, seed, work_dir)
                 if found is None:  # its config is another one than this process reads: the file has been changed
                     stop(f'{studies[0].path} has changed while the study ran; call the same command again')
@@ -132,17 +136,17 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
 
 
 def measure_costs(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[str, float]:
-    """Measure the step of every arm in steps of its stock model, one arm after the other."""
+    """Measure the step of every arm with A-FAN in steps of its stock model, one arm after the other."""
     import torch
     from _cpu import adapt_to_cpu
 
     from mmafan.analysis import load_batches, measure_step_cost
     torch.set_num_threads(args.threads)
     costs = {}
-    for name, arm in study.arms.items():
+    for name in study.arms:
         cfg = run_config(study, name, study.seeds[0], work_dir)
         if 'afan' not in cfg.model:
-            if name == BASELINE or arm.stock:
+            if name == BASELINE:
                 costs[name] = 1.0
             continue
         path = osp.join(work_dir, study.data_set, name, 'cost.json')
@@ -166,7 +170,7 @@ def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], pat
         (study.data_set, arm, seed, study.metric, result['metrics'][study.metric], round(result['seconds'], 1),
          result['fingerprint'], ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
         for study in studies for arm in study.arms for seed in study.seeds
-        for result in [results[study.data_set, arm, seed]]]
+        for result in [results.get((study.data_set, arm, seed))] if result]
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -192,8 +196,8 @@ def main(argv=None) -> None:
         for study in studies:
             for arm in study.arms:  # a wrong arm is told before anything runs
                 run_config(study, arm, study.seeds[0], work_dir)
-    except (ValueError, KeyError) as error:
-        stop(f'arms.{arm} of {args.study}: {error}')
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        stop(f'arms.{arm} of {args.study}{f" with {study.data_set}" if study.data_set else ""}: {error}')
     if args.run:
         end_with_parent()
         import torch
@@ -209,6 +213,10 @@ def main(argv=None) -> None:
         print('\ninterrupted; the same command goes on from here')
         raise SystemExit(130)
     write_rows(studies, results, osp.join(work_dir, 'rows.csv'))
+    missing = sum(len(study.arms) * len(study.seeds) for study in studies) - len(results)
+    if missing:
+        stop(f'{missing} runs failed; those that did not are rows of {osp.join(work_dir, "rows.csv")}, and the same '
+             'command goes on from here')
     texts = []
     for study in studies:
         costs = measure_costs(study, args, work_dir) if study.cost_repeats else {}

@@ -21,7 +21,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
     afan=_base_.afan_recipe)
 model['afan'].update(clean_weight=0.5)
-model['afan']['taps']['backbone'].update(weight=0.4)
+model['afan']['taps']['backbone'].update(step_size=0.1, weight=0.4)
 model['afan']['taps']['roi'] = dict(
     module='roi_head.bbox_head.shared_fcs',
     step_size=0.1,

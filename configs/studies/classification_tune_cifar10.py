@@ -1,7 +1,7 @@
-# Which tap and step size for classification? On other images of CIFAR-10 than classification_cifar10.py reports.
+# Which tap and step size for classification, on a tenth of CIFAR-10 and a schedule that is too short for it?
 config = '../mmpretrain/resnet14w16_afan_cifar10-tenth.py'
 metric = 'accuracy/top1'
-seeds = [100, 101]
+seeds = [100]
 tenths = [list(range(start, 10000, 10)) for start in range(10)]
 options = {
     'train_dataloader.dataset.indices': tenths[0],
@@ -32,7 +32,5 @@ arms = {
     'layer3 0.03': arm('backbone.layer3', 0.03),
     'layer3 0.1': arm('backbone.layer3', 0.1),
     'neck 0.1': arm('neck', 0.1),
-    'neck 0.3': arm('neck', 0.3),
-    'layer2 0.3 noise': arm('backbone.layer2', 0.3, direction='random_sign'),
 }
 del arm, tenths

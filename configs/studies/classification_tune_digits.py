@@ -21,7 +21,6 @@ def arm(module, step_size, options={}, **fields):
         **{f'model.afan.taps.stage1.{k}': v for k, v in fields.items()}, 'model.afan.clean_weight': 0.5, **options})
 
 
-consistency = {'model.head.type': 'mmafan.ConsistencyHead', 'model.afan.clean_weight': 1.0}
 arms = {
     'baseline': dict(stock=True),
     'layer2 0.01': arm('backbone.layer2', 0.01),
@@ -38,8 +37,6 @@ arms = {
     'layer2 0.03, separate norms': arm('backbone.layer2', 0.03, {'model.afan.batch_norm': 'separate'}),
     'layer2 0.1, statistics': arm('backbone.layer2', 0.1, direction='statistics', moments='instance'),
     'layer2 0.3, statistics': arm('backbone.layer2', 0.3, direction='statistics', moments='instance'),
-    'layer2 0.03, consistency': arm('backbone.layer2', 0.03, consistency, weight=1.0),
-    'layer2 0.1, consistency': arm('backbone.layer2', 0.1, consistency, weight=1.0),
     'layer1 0.3 noise': arm('backbone.layer1', 0.3, direction='random_sign'),
 }
-del arm, consistency, quarters
+del arm, quarters

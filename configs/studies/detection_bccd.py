@@ -40,7 +40,7 @@ arms = {
         'model.afan.clean_weight': 0.7 / 3,
         'model.afan.batch_norm': 'frozen',
     }),
-    'economy': dict(options={**both(fraction=0.5), f'{taps}.backbone.module': 'backbone.layer3'}),
+    'economy': dict(options={f'{taps}.backbone.fraction': 0.5, f'{taps}.backbone.module': 'backbone.layer3'}),
 }
 cost_repeats = 0
 del both, size, taps

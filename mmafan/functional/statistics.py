@@ -174,4 +174,4 @@ def ascend_statistics(feature: Tensor,
     # The mean of g (and of g z) over the elements that share a moment has the sign of the sum.
     shift = feature_moments(gradient, moments, num_groups=num_groups, channel_dim=channel_dim)[0].sign()
     spread = feature_moments(gradient * normalised, moments, num_groups=num_groups, channel_dim=channel_dim)[0].sign()
-    return feature + step_size * (shift + spread * normalised) / math.sqrt(2)
+    return torch.where(finite, feature + step_size * (shift + spread * normalised) / math.sqrt(2), feature)

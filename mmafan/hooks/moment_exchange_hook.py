@@ -73,15 +73,23 @@ class MomentExchangeHook(Hook):
         if not hasattr(preprocessor, 'batch_augments') or preprocessor.num_classes is None:
             raise ValueError('MomentExchangeHook mixes labels, which needs a ClsDataPreprocessor with num_classes, got '
                              f'{type(preprocessor).__name__}')
+        target = modules[self.module]
+        if not target.training:
+            raise ValueError(f'MomentExchangeHook.module must be in training mode, {self.module!r} is frozen')
         exchange = _Exchange(self.probability, self.weight, preprocessor.batch_augments)
         preprocessor.batch_augments, preprocessor.to_onehot = exchange, True
-        target = modules[self.module]
         plain = target.forward
 
         def forward(*args: Any, **kwargs: Any) -> Tensor:
             feature = plain(*args, **kwargs)
             if exchange.order is None or not target.training:
                 return feature
-            return reinject_statistics(feature, feature[exchange.order.to(feature.device)])
+            if len(feature) != len(exchange.order):
+                raise ValueError(f'MomentExchangeHook.module must run on the whole batch, {self.module!r} got '
+                                 f'{len(feature)} of {len(exchange.order)} samples; afan.taps.<name>.fraction must be '
+                                 '1 beside it')
+            half = feature.dtype in (torch.float16, torch.bfloat16)
+            wide = feature.float() if half else feature  # the moments of half precision are rough
+            return reinject_statistics(wide, wide[exchange.order.to(feature.device)]).to(feature.dtype)
 
         target.forward = forward

@@ -258,8 +258,9 @@ def test_a_step_of_the_statistics_moves_mean_and_deviation_alone():
     assert float((gradient * (moved - feature)).sum(dim=(1, 2, 3)).min()) > 0  # it ascends, to first order
 
 
-def test_a_sample_without_a_finite_gradient_keeps_its_statistics():
+@pytest.mark.parametrize('moments', MOMENTS)
+def test_a_sample_without_a_finite_gradient_keeps_its_statistics(moments):
     feature, gradient = draw((2, 3, 4, 4), torch.float32), draw((2, 3, 4, 4), torch.float32)
     gradient[0, 1, 2, 3] = float('nan')
-    moved = ascend_statistics(feature, gradient, 0.3, 'instance')
+    moved = ascend_statistics(feature, gradient, 0.3, moments, num_groups=GROUPS)
     assert torch.equal(moved[0], feature[0]) and not torch.equal(moved[1], feature[1])

@@ -40,6 +40,8 @@ def write(repo, tmp_path):
     (dict(arms=dict(afan=dict())), "arms of .* must be a dict with 'baseline' and at least one other arm"),
     (dict(arms=dict(baseline=dict())), "at least one other arm, got .'baseline'."),
     (dict(metric=...), 'metric of .* must be the name of a metric in the logs, such as mIoU, got None'),
+    (dict(seeds=2.5), 'seeds of .* must be a number of at least 1 or different numbers of at least 0, got 2.5'),
+    (dict(options=None), "options of .* must be a dict, such as .*, got None"),
     (dict(seeds=0), 'seeds of .* must be a number of at least 1 or different numbers of at least 0, got 0'),
     (dict(seeds=[1, 1]), r'different numbers of at least 0, got \[1, 1\]'),
     (dict(seed=3), "mine.py has no field 'seed'; its fields are .*seeds"),
@@ -103,10 +105,16 @@ def test_the_verdict_by_hand(study):
     results = dict(baseline={0: 0.0, 1: 1.0, 2: 2.0}, control={0: 1.0, 1: 2.0, 2: 3.0}, a={0: 3.0, 1: 4.1, 2: 4.9},
                    b={0: 2.0, 1: 1.0, 2: 3.3}, c={0: 0.0, 1: 0.0, 2: 0.0})
     assert study.verdict(found, results).splitlines() == [
-        'Against baseline, control, the smallest difference:',
+        'Against baseline, control, the difference that is least sure:',
         '- a: +2.00 ± 0.25 to control: beats all',
         '- b: +0.10 ± 2.52 to control: above all, not beyond chance',
         '- c: -2.00 ± 2.48 to control: does not beat all']
+    # Every control counts, also one above which the mean is higher, but less sure: a - noise is 5, -1.95, 2.95, with
+    # mean 2 and interval 4.302653 * 3.5718 / sqrt(3) = 8.87; a - baseline is 1, 1.05, 0.95.
+    found = study.Study('s.py', None, dict(baseline=study.Arm(), noise=study.Arm(control=True), a=study.Arm()), 'm')
+    unsure = dict(baseline={0: 70., 1: 71., 2: 72.}, noise={0: 66., 1: 74., 2: 70.}, a={0: 71., 1: 72.05, 2: 72.95})
+    assert study.verdict(found, unsure).splitlines()[1:] == [
+        '- a: +2.00 ± 8.87 to noise: above all, not beyond chance']
     plain = study.Study('s.py', None, dict(baseline=study.Arm(stock=True), a=study.Arm()), 'm')
     assert study.verdict(plain, results) == ''
 
@@ -122,8 +130,34 @@ def test_the_table_by_hand(study):
     assert rows[1]['interval'] == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
     assert study.table(found, rows).splitlines()[2:] == ['| baseline | 3 | 20.00 | 10.00 |  | 1.00 |',
                                                          '| a | 3 | 22.00 | 11.00 | +2.00 ± 2.48 | 1.50 |']
+    small = study.table(found, study.summarise(found, dict(baseline={0: 0.741}, a={0: 0.748}), {}))
+    assert small.splitlines()[3] == '| a | 1 | 0.7480 |  | +0.0070 |  |'
     [_, one] = study.summarise(found, dict(baseline={0: 1.0}, a={0: 3.0}), {})
     assert (one['deviation'], one['difference'], one['interval'], one['cost']) == (None, 2.0, None, None)
+
+
+def test_runs_share_the_visible_gpus(study, monkeypatch):
+    tool = importlib.import_module('study')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,5')
+    assert tool.visible_devices() == ['3', '5']
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    assert tool.visible_devices() == []
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_does_not_keep_the_others_from_running(repo, write, tmp_path):
+    pytest.importorskip('sklearn', reason='the images are part of scikit-learn')
+    path = write(seeds=1, options={'train_cfg.max_epochs': 1, 'train_dataloader.dataset.num_train_samples': 60},
+                 arms=dict(baseline=dict(stock=True),
+                           wrong=dict(options={'model.afan.taps.stage1.module': 'backbone.layer9'}), afan=dict()))
+    done = subprocess.run([sys.executable, 'tools/study.py', path, '--work-dir', str(tmp_path)], cwd=str(repo),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          env=dict(os.environ, OMP_NUM_THREADS='1'), timeout=300)
+    assert done.returncode == 2
+    assert "the run of arm 'wrong' with seed 0 failed; its log is in" in done.stderr
+    assert '1 runs failed; those that did not are rows of' in done.stderr.splitlines()[-1]
+    arms = [line.split(',')[1] for line in (tmp_path / 'rows.csv').read_text().splitlines()]
+    assert arms == ['arm', 'baseline', 'afan'] and not (tmp_path / 'table.md').exists()
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def parse_args(argv=None):
     """Parse the command line."""
     parser = make_parser('Accuracy under pixel attacks and common corruptions.', 'robustness.png', 4, several=True)
     parser.add_argument('--pgd-radii', nargs='+', type=float, metavar='R',
-                        help='radii of the attack in 1/255; none for no attack (default: 1 2 4 8 for a classifier)')
+                        help='radii of the attack in 1/255 (default: 1 2 4 8 for a classifier)')
     parser.add_argument('--no-pgd', action='store_true', help='no pixel attack')
     parser.add_argument('--pgd-steps', type=positive, default=10, help='steps of the attack (default: 10)')
     parser.add_argument('--corruptions', nargs='+', default=['common'], metavar='NAME',

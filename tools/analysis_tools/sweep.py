@@ -134,7 +134,7 @@ def main(argv=None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     from mmafan.analysis.arm import baseline_model
     try:
-        taps = baseline_model(cfg)[1]['taps']
+        taps = {name: tap for name, tap in baseline_model(cfg)[1]['taps'].items() if tap is not None}
     except ValueError as error:
         stop(str(error))
     made = make_arms(args, {name: dict(tap) for name, tap in taps.items()})
