@@ -30,5 +30,5 @@ arms = {
     'A-FAN': dict(),
     'statistics': dict(options=statistics),
 }
-cost_repeats = 5
+cost_repeats = 3
 del quarters, statistics, tap

@@ -143,7 +143,7 @@ def test_one_field_of_one_tap_can_be_overridden(tmp_path):
                      'model = dict(afan=dict(taps=dict(backbone=dict(step_size=0.7))))\n')
     taps = build(Config.fromfile(str(child))).afan.config.taps
     before = build(read('resnet18_afan_cifar10.py')).afan.config.taps
-    assert taps['backbone'].step_size == 0.7 and before['backbone'].step_size == 0.1
+    assert taps['backbone'].step_size == 0.7 and before['backbone'].step_size == 0.01
     assert taps['backbone'].strengths == before['backbone'].strengths
 
 
