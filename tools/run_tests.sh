@@ -14,11 +14,12 @@ Sets the environment up (tools/setup_env.sh, with mmcv's operators) and runs the
   --slow    also run the tests marked slow
   --help    this text
 
-Everything else goes to pytest; with -m among it, that selection stands in place of the default one.
+Everything else goes to pytest; with -m among it, that selection stands in place of the default one. A process for each
+core, four at the most, runs the tests; -n 0 keeps them in one.
 EOF
 }
 
-active=() arguments=() slow=0 selected=0
+active=() arguments=() slow=0 selected=0 parallel=1
 for argument in "$@"; do
     case $argument in
         --active) active=(--active) ;;
@@ -26,7 +27,8 @@ for argument in "$@"; do
         -h | --help) usage; exit 0 ;;
         *)
             arguments+=("$argument")
-            if [[ $argument == -m* ]]; then selected=1; fi ;;
+            if [[ $argument == -m* ]]; then selected=1; fi
+            if [[ $argument == -n* || $argument == --pdb ]]; then parallel=0; fi ;;
     esac
 done
 
@@ -41,6 +43,13 @@ left_out=()
 if ((!selected && ${#left_out[@]})); then
     selection="not ${left_out[0]}${left_out[1]:+ and not ${left_out[1]}}"
     arguments=(-m "$selection" "${arguments[@]}")
+fi
+
+if ((parallel)); then
+    cores=$(nproc)
+    # What a file prepares once is prepared in one process; each of them computes on one core.
+    arguments=(-n "$((cores < 4 ? cores : 4))" --dist loadfile "${arguments[@]}")
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 
 cd "$ROOT"

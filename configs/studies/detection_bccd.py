@@ -16,7 +16,6 @@ options = {
     'default_hooks.checkpoint.interval': 4,
     'default_hooks.checkpoint.max_keep_ckpts': 2,
 }
-taps = 'model.afan.taps'
 
 
 def both(**fields):
@@ -31,16 +30,6 @@ arms = {
     'noise': dict(control=True, options=both(direction='random_sign')),
     'A-FAN': dict(),
     'A-FAN 0.01': dict(options=both(step_size=0.01)),
-    'published': dict(options={
-        **both(step_unit='absolute'),
-        f'{taps}.backbone.step_size': 0.1 / 255,
-        f'{taps}.backbone.strength_sampling': 'all',
-        f'{taps}.backbone.weight': 0.7 / 3,
-        f'{taps}.roi.step_size': 0.1 / 255,
-        'model.afan.clean_weight': 0.7 / 3,
-        'model.afan.batch_norm': 'frozen',
-    }),
-    'economy': dict(options={f'{taps}.backbone.fraction': 0.5, f'{taps}.backbone.module': 'backbone.layer3'}),
 }
 cost_repeats = 0
-del both, size, taps
+del both, size

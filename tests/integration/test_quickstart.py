@@ -170,7 +170,8 @@ def test_whole_demo(quickstart, task, tmp_path, read_row):
     assert all(0 < value < 100 for value in accuracy.values())
     ratio, theory = (float(read_row(text, f'{name} cost')[1].split()[0]) for name in ('measured', 'theoretical'))
     assert 1 < theory < 3
-    assert 1 < ratio < 6
+    baseline, afan = (float(value) for value in read_row(text, 'median step')[1].split(' and '))
+    assert ratio == pytest.approx(afan / baseline, rel=0.02)
     for picture in ('curves.png', 'features.png'):
         assert f']({picture})' in text
         assert (tmp_path / picture).read_bytes()[:4] == b'\x89PNG'

@@ -75,7 +75,8 @@ def test_whole_demo(quickstart, task, tmp_path, read_row):
             assert 0 <= float(read_row(text, f'{arm}: test {name}')[1]) <= 100
     ratio, theory = (float(read_row(text, f'{name} cost')[1].split()[0]) for name in ('measured', 'theoretical'))
     assert 1 < theory < 3
-    assert 0.8 < ratio < 6
+    baseline, afan = (float(value) for value in read_row(text, 'median step')[1].split(' and '))
+    assert ratio == pytest.approx(afan / baseline, rel=0.02)
     for picture in ('curves.png', 'boxes.png'):
         assert f']({picture})' in text
         assert (folder / picture).read_bytes()[:4] == b'\x89PNG'
