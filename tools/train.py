@@ -46,11 +46,24 @@ def use_amp(cfg) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def choose_wrapper(cfg) -> None:
+    """Let A-FAN train in two phases under DDP, in place, unless the config says how processes work together."""
+    afan = cfg.get('model', {}).get('afan')
+    if (afan is None or afan.get('schedule') == 'single_graph' or cfg.launcher == 'none'
+            or cfg.get('model_wrapper_cfg') or cfg.get('runner_type', 'Runner') != 'Runner'):
+        return
+    cfg.model_wrapper_cfg = dict(
+        type='mmafan.AFANDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))  # as the runner does for its default wrapper
+
+
 def apply_args(cfg, args: argparse.Namespace) -> None:
     """Write the command line's choices into the config, in place."""
     cfg.launcher = args.launcher
     set_work_dir(cfg, args)
     complete_dataloaders(cfg)
+    choose_wrapper(cfg)
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:

@@ -75,6 +75,26 @@ def test_auto_scale_lr(tools, capsys):
     assert 'base_batch_size' in refused(capsys, apply, tools, small_config(), '--auto-scale-lr')
 
 
+def test_several_processes_train_in_two_phases(tools):
+    model = dict(type='mmafan.AFANImageClassifier', afan=dict(taps=dict()))
+    cfg = apply(tools, small_config(model=model, find_unused_parameters=True), '--launcher', 'pytorch')
+    assert cfg.model_wrapper_cfg == dict(
+        type='mmafan.AFANDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True)
+
+
+@pytest.mark.parametrize('arguments, fields', [
+    ((), {}),
+    (('--launcher', 'pytorch'), dict(model=dict(type='ImageClassifier'))),
+    (('--launcher', 'pytorch'), dict(model=dict(afan=dict(schedule='single_graph')))),
+    (('--launcher', 'pytorch'), dict(runner_type='FlexibleRunner')),
+    (('--launcher', 'pytorch'), dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))),
+])
+def test_another_wrapper_is_left_alone(tools, arguments, fields):
+    given = dict(dict(model=dict(type='mmafan.AFANImageClassifier', afan=dict())), **fields)
+    cfg = apply(tools, small_config(**given), *arguments)
+    assert cfg.get('model_wrapper_cfg') == fields.get('model_wrapper_cfg')
+
+
 def test_seed_hook_is_added_once_and_on_top_of_the_others(tools):
     kinds = [hook['type'] for hook in apply(tools, small_config(custom_hooks=[dict(type='EMAHook')])).custom_hooks]
     assert kinds == ['EMAHook', 'mmafan.ResumableSeedHook']
