@@ -122,8 +122,8 @@ class Attack:
     def _random_strength(self, index: int, factor: float | Tensor, choices: Tensor) -> Tensor:
         config, clean = self.config, self.clean[index]
         if clean.shape[0] != choices.shape[0]:
-            raise ValueError(f"strength_sampling='random' needs tensors with the same number of samples at the tap, "
-                             f'got {choices.shape[0]} and {clean.shape[0]}')
+            raise ValueError(f"{config.where}.strength_sampling must be 'all' for {config.module!r}, got 'random': its "
+                             f'tensors have {choices.shape[0]} and {clean.shape[0]} samples')
         shape = (-1, *([1] * (clean.dim() - 1)))
         strengths = torch.tensor(config.strengths, dtype=clean.dtype)[choices].to(clean.device).reshape(shape)
         additive = self._strength(index, factor, strengths, reinject=False)

@@ -127,6 +127,7 @@ def test_corruption_runs_in_the_test_of_every_codebase(tool, repo, tmp_path, mon
 @pytest.mark.parametrize('more, sentence', [
     (['--corruptions', 'rain'], "--corruptions must name corruptions (gaussian_noise, "),
     (['--corruptions', 'none', '--no-pgd'], 'there is nothing to measure'),
+    (['--device', 'meta'], 'for --corruptions, which mmengine tests there, got '),
 ])
 def test_wrong_arguments_are_one_sentence(tool, repo, checkpoints, capsys, more, sentence):
     with pytest.raises(SystemExit):

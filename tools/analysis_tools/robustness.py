@@ -140,9 +140,13 @@ def measure(args) -> Dict[str, Any]:
     if isinstance(cfg.test_dataloader, list):
         stop('test_dataloader must be one data loader for --corruptions, got a list')
     from _cpu import adapt_to_cpu
+    from mmengine.device import get_device
 
     from mmafan.analysis.robustness import measure_pgd
     from mmafan.visualization import draw_robustness
+    if names and args.device not in (None, get_device()):
+        stop(f'--device must be {get_device()!r} for --corruptions, which mmengine tests there, got {args.device!r}; '
+             'CUDA_VISIBLE_DEVICES chooses the GPU')
     cfg.launcher = 'none'
     cfg.work_dir = args.work_dir or osp.join('work_dirs', 'robustness', osp.splitext(osp.basename(args.config))[0])
     complete_dataloaders(cfg)
