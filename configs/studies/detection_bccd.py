@@ -29,7 +29,6 @@ arms = {
     'zero step': dict(control=True, options=both(step_size=0.0)),
     'noise': dict(control=True, options=both(direction='random_sign')),
     'A-FAN': dict(),
-    'A-FAN 0.01': dict(options=both(step_size=0.01)),
 }
 cost_repeats = 0
 del both, size

@@ -62,8 +62,10 @@ SLOW = [
 
 
 @pytest.mark.parametrize('options', [*FAST, *(pytest.param(o, marks=pytest.mark.slow) for o in SLOW)], ids=str)
-def test_two_processes_equal_one_with_the_whole_batch(tmp_path, options):
+def test_two_processes_equal_one_with_the_whole_batch(request, tmp_path, options):
     """Norms are frozen; the one process runs two-phase, with the stock wrapper the two run single-graph."""
+    if options.get('wrapper') == FSDP:
+        request.getfixturevalue('fsdp')
     first, second = two_processes(tmp_path, **options)
     whole = one_process(**options)
     for name, value in whole.items():
@@ -72,6 +74,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, options):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('fsdp')
 @pytest.mark.parametrize('fields', [{}, UNITS], ids=['one-unit', 'units'])
 def test_checkpointing_under_fsdp(tmp_path, fields):
     """The weights are those of one process without either, so that every gradient was."""

@@ -45,6 +45,7 @@ def load(folder, name, epoch=2):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('fsdp')
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about two processes on a CPU')
 def test_trains_saves_and_resumes_as_under_ddp(repo, tmp_path):
     from mmengine.config import Config
@@ -72,6 +73,7 @@ def test_trains_saves_and_resumes_as_under_ddp(repo, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('fsdp')
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about two processes on a CPU')
 @pytest.mark.parametrize('original', [True, False])
 def test_auxiliary_norms_are_refused(repo, tmp_path, original):
