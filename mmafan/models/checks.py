@@ -15,6 +15,7 @@ from ..functional import feature_moments
 from ..passes import Batch, PassKind, Recording, running_pass
 from ..passes.graph import node_of, nodes_behind
 from ..passes.tap import INPUTS
+from ..passes.unused import Watch
 from ..validation import suggest
 from .losses import depends, is_loss, loss_tensors, select_losses
 
@@ -86,7 +87,7 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
     if not _all_ready(not lacking):
         runtime.num_waits += 1
         return False
-    recording.idle = {}
+    recording.idle, recording.unused = {}, {}
     for name, tap in config.taps.items():
         capture, where = recording.captures[name], f'afan.taps.{name}'
         rows = {len(f) for f in capture.live}
@@ -169,11 +170,12 @@ def _check_replay(model: Any, recording: Recording, batch: Batch,
     """An unperturbed adversarial pass must give the clean loss."""
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
-    copies = [f.clone() for f in features]
-    with recording.replay(name, copies, PassKind.CHECK, 'batch', with_grad=False):
+    copies, watch = [f.clone() for f in features], Watch()
+    with recording.replay(name, copies, PassKind.CHECK, 'batch', with_grad=False, watch=watch):
         again = float(model.parse_losses(run(batch))[0])
     half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
     same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
     if math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
+    recording.note_unused(name, watch)

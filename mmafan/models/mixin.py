@@ -151,7 +151,7 @@ class AFANModelMixin(TwoPhase, AdversarialPasses):
         taps = runtime.taps if runtime.checked else runtime.config.taps
         recording = Recording(self, taps, batch.size, runtime.config.replay,  # type: ignore[arg-type]
                               runtime.changed_in_place, self._watched_calls(), runtime.idle_calls,
-                              runtime.changed_state)
+                              runtime.unused, runtime.changed_state)
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
@@ -161,6 +161,7 @@ class AFANModelMixin(TwoPhase, AdversarialPasses):
         if runtime.checked and runtime.idle_calls is None:
             runtime.changed_in_place = recording.changed
             runtime.changed_state, runtime.idle_calls = recording.changed_state, recording.idle
+            runtime.unused = recording.unused
         return recording, losses
 
 

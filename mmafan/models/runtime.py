@@ -73,6 +73,7 @@ class AFANRuntime:
         changed_in_place: Names of the modules in the head whose outputs are changed in place; None: not known yet.
         changed_state: What a forward changes beside norms, which adversarial passes leave alone; None: not known yet.
         other_losses: By tap, names of the losses that do not depend on it.
+        unused: By tap, names of the modules before it whose outputs adversarial passes do not read; None: not known.
         idle_calls: By tap, the watched calls its losses do not depend on; None: not known yet.
         hooked: Whether a hook is in charge.
         wrapped: Whether a wrapper of ours asks for the single-graph loss.
@@ -94,6 +95,7 @@ class AFANRuntime:
         self.changed_in_place: Optional[Set[str]] = None
         self.changed_state: Optional[List[Place]] = None
         self.other_losses: Dict[str, Set[str]] = {}
+        self.unused: Optional[Dict[str, Set[str]]] = None
         self.idle_calls: Optional[Dict[str, Set[int]]] = None
         self.hooked = False
         self.wrapped = False

@@ -21,6 +21,7 @@ from .replay import Replay
 from .rng import RandomState
 from .state import PassKind
 from .tap import INPUTS, Record, Records, TapCapture, autocast_enabled
+from .unused import Watch, stand_in
 
 
 class Recording:
@@ -35,17 +36,20 @@ class Recording:
             keeps copies of all and finds out, in :attr:`changed`.
         calls: Methods that are recorded and replayed as modules are; without ``keep_head`` the paired ones alone.
         idle: By tap, the numbers of the calls whose results its losses do not depend on; None: not known yet.
+        unused: By tap, names of the modules before it whose outputs no adversarial pass reads, so that they are not
+            kept; None: not known yet.
         changed_state: What a forward changes in the model beside norms; adversarial passes find it as the clean one
             did, and leave it alone. None finds out, in :attr:`changed_state`.
     """
 
     def __init__(self, model: nn.Module, taps: Mapping[str, TapConfig], size: int, keep_head: bool = True,
                  changed: Optional[Set[str]] = None, calls: Sequence[WatchedCall] = (),
-                 idle: Optional[Dict[str, Set[int]]] = None,
+                 idle: Optional[Dict[str, Set[int]]] = None, unused: Optional[Dict[str, Set[str]]] = None,
                  changed_state: Optional[List[Place]] = None) -> None:
         self.changed_state = changed_state
         self.changed = changed
         self.idle = idle
+        self.unused = unused
         self._calls = [call for call in calls if keep_head or call.paired]
         self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
         self._num_hidden = 0
@@ -143,6 +147,9 @@ class Recording:
         records.append(record)
 
     def _record(self, module: nn.Module, output: Any) -> Record:
+        unused = self.unused or {}
+        if all(self._paths[id(module)] in unused.get(name, ()) for name in self._waiting):
+            return Record(module, 'forward', stand_in(output))
         watched = [(t, t._version) for t in tensors_of(output)]
         copied = self.changed is None or self._paths[id(module)] in self.changed
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
@@ -188,14 +195,19 @@ class Recording:
 
     # ------------------------------------------------------------------ adversarial passes
     def replay(self, name: str, features: Sequence[Tensor], kind: PassKind, batch_norm: str,
-               indices: Optional[Tensor] = None, with_grad: bool = True) -> Replay:
+               indices: Optional[Tensor] = None, with_grad: bool = True, watch: Optional[Watch] = None) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
         idle = (self.idle or {}).get(name, ())
         calls = [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
                  if self._call_records[call.key] and (call.paired or number in idle)]
         return Replay(name, self._modules.get(name), self._taps[name].at, self.captures[name], features, kind,
                       batch_norm, (self._start, self._end), self.size, indices, with_grad, calls,
-                      forward_state(self._model, self._state))
+                      forward_state(self._model, self._state), watch)
+
+    def note_unused(self, name: str, watch: Watch) -> None:
+        """Add the modules before tap ``name`` whose outputs the watched pass did not read to :attr:`unused`."""
+        owners = [] if watch.draws else [r.owner for r in self.captures[name].head if r.name == 'forward']
+        self.unused = {**(self.unused or {}), name: {self._paths[id(o)] for o in owners if id(o) not in watch.read}}
 
     def find_idle(self, nodes: Set[Any]) -> Set[int]:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""

@@ -7,12 +7,16 @@ from typing import Any, Callable, ContextManager, Dict, Optional, Sequence, Tupl
 import torch
 from torch import Tensor, nn
 
-from .batch import map_tensors, select_samples
+from .batch import map_tensors, select_samples, tensors_of
 from .calls import Patches, WatchedCall, select_elements, snapshot
 from .checkpointing import replaying
 from .rng import RandomState
 from .state import PassKind, running_pass
 from .tap import Records, TapCapture
+from .unused import Watch
+
+READ_LATER = ("an adversarial pass of tap '{}' reads what a module before it returned, which it did not in the first "
+              'step, so that it was not kept; set afan.replay=False')
 
 
 class Replay:
@@ -32,16 +36,19 @@ class Replay:
         with_grad: Whether the tail builds a graph.
         calls: Methods that return what they returned in the clean pass, wherever they are called, with their records.
         protection: Context that keeps what a forward changes beside norms.
+        watch: Notes which of the recorded outputs are read.
 
     Raises:
-        RuntimeError: If the pass does not reach the tap as often as the clean one.
+        RuntimeError: If the pass does not reach the tap as often as the clean one, or reads an output that was not
+            kept.
     """
 
     def __init__(self, name: str, module: Optional[nn.Module], at: str, capture: TapCapture, features: Sequence[Tensor],
                  kind: PassKind, batch_norm: str, streams: Tuple[RandomState, RandomState], size: int,
                  indices: Optional[Tensor] = None, with_grad: bool = True,
                  calls: Sequence[Tuple[WatchedCall, Records]] = (),
-                 protection: Optional[ContextManager[None]] = None) -> None:
+                 protection: Optional[ContextManager[None]] = None, watch: Optional[Watch] = None) -> None:
+        self._watch = watch
         self._calls_to_replay, self._protection = calls, protection or nullcontext()
         self._name, self._module, self._at, self._capture = name, module, at, capture
         self._state, self._with_grad = (kind, batch_norm), with_grad
@@ -55,6 +62,9 @@ class Replay:
         self._grad_mode = torch.is_grad_enabled()
         self._stack = ExitStack()
         self._stack.enter_context(self._protection)
+        if self._watch is not None:
+            self._stack.enter_context(self._watch)
+            self._watch.draws_begin_at(self._start)
         self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
         for call, records in self._calls_to_replay:
             self._replay_call(call, records)
@@ -68,7 +78,9 @@ class Replay:
         for key, records in _by_method(self._capture.head).items():
             if key not in everywhere:
                 self._patches.set(records[0].owner, records[0].name,
-                                  replayed(records, self._indices, self._size))
+                                  replayed(records, self._indices, self._size, self._watch))
+        if self._watch is not None and self._at == 'output':
+            self._watch.replays(self._module)
         self._stock_forward = self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
         return self
@@ -78,6 +90,9 @@ class Replay:
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
         self._end.restore()
+        if kind is not None and 'meta' in str(error) and any(
+                t.is_meta for record in self._capture.head for t in tensors_of(record.output)):
+            raise RuntimeError(READ_LATER.format(self._name)) from error
         if kind is None and self._module is not None and self._calls != len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran {self._calls} times in an adversarial pass but "
                                f'{len(self._outputs)} times in the clean one')
@@ -96,6 +111,8 @@ class Replay:
         return self._stock_forward(*args, **kwargs)
 
     def _begin_tail(self) -> None:
+        if self._watch is not None:
+            self._watch.draws_begin_at(None)
         self._stack.enter_context(running_pass(*self._state))
         torch.set_grad_enabled(self._with_grad)
         torch.clear_autocast_cache()  # weights cast while gradients were off have none
@@ -112,28 +129,36 @@ class Replay:
                                    f"'{self._name}' to 1.0")
             chosen = set(indices.tolist())
             records, indices = [r for k, r in enumerate(records) if k % self._size in chosen], None
-        self._patches.set(call.owner, call.name, replayed(records, indices, self._size))
+        self._patches.set(call.owner, call.name, replayed(records, indices, self._size, self._watch))
 
 
-def replayed(records: Records, indices: Optional[Tensor], size: int) -> Callable[..., Any]:
+def replayed(records: Records, indices: Optional[Tensor], size: int,
+             watch: Optional[Watch] = None) -> Callable[..., Any]:
     """Make a method that returns the recorded outputs in turn, and runs for real once they are used up.
 
     A module used before and after the tap (a shared activation) is replayed for its first calls alone.
     """
     stock = getattr(records[0].owner, records[0].name)
     remaining = iter(records)
+    if watch is not None:
+        watch.replays(records[0].owner)
 
     def method(*args: Any, **kwargs: Any) -> Any:
         record = next(remaining, None)
         if record is None:
             return stock(*args, **kwargs)
         if record.random_state is not None:
+            if watch is not None:
+                watch.draws_begin_at(record.random_state)
             record.random_state.restore()
         if record.name != 'forward':  # what the codebase does to a result stays its own
             return snapshot(Tensor.detach, select_elements(record.output, indices, size))
+        output = record.output
         if indices is not None:  # indexing copies
-            return map_tensors(lambda t: select_samples(t, indices, size), record.output)
-        return map_tensors(Tensor.clone, record.output) if record.copied else record.output
+            output = map_tensors(lambda t: select_samples(t, indices, size), output)
+        elif record.copied:
+            output = map_tensors(Tensor.clone, output)
+        return output if watch is None else watch.hand_out(record.owner, output)
 
     return method
 

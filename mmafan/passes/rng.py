@@ -26,6 +26,13 @@ class RandomState:
         in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
         self._cuda: Optional[torch.Tensor] = torch.cuda.get_rng_state() if in_use else None
 
+    def is_current(self) -> bool:
+        """Whether every generator is still, or again, where it was."""
+        now = RandomState()
+        same_numpy = all(np.array_equal(a, b) for a, b in zip(self._numpy, now._numpy))
+        same_cuda = self._cuda is None or now._cuda is not None and torch.equal(self._cuda, now._cuda)
+        return self._python == now._python and same_numpy and torch.equal(self._torch, now._torch) and same_cuda
+
     def restore(self) -> None:
         """Put every generator back to where it was."""
         random.setstate(self._python)

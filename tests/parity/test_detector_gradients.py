@@ -163,3 +163,19 @@ def test_two_taps_at_once():
     first, second = (gradients({name: taps[name]}) for name in taps)
     off = gradients({name: dict(tap, weight=0) for name, tap in taps.items()})
     assert_same(both, {n: first[n] + second[n] - off[n] for n in both})
+
+
+@pytest.mark.parametrize('name', list(TAPS))
+def test_a_later_step_keeps_less_and_gives_the_same(name):
+    """With the recipe's second tap, in the RoI head, whose head is all before it."""
+    model = make(name, TAPS[name], 'two_phase', STRENGTHS)
+    if name == 'faster_rcnn':
+        taps = dict(t=dict(module=TAPS[name], step_size=0.02),
+                    roi=dict(module=f'{ROI}.1', step_size=0.02, losses=ROI_LOSSES))
+        model = build(name, dict(taps=taps, batch_norm='shared'), double=True)
+    data = make_batch(dtype=torch.float64, masks=name == 'mask_rcnn')
+    first, log = step_gradients(model, copy.deepcopy(data))
+    later, its_log = step_gradients(model, copy.deepcopy(data))
+    assert any(path.startswith(('backbone.conv1', 'backbone.stem')) for path in model.afan.unused['t'])
+    assert_same(later, first)
+    assert its_log == pytest.approx(log, abs=1e-9)

@@ -104,6 +104,17 @@ def test_both_schedules_equal_the_naive_reference(config, tap, head, recipe):
             assert log[f'adv_t_{k}.loss'] == pytest.approx(weights[k] * term, abs=1e-9)
 
 
+@pytest.mark.parametrize('config, tap, head', MODELS_AND_TAPS)
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_a_later_step_keeps_less_and_gives_the_same(config, tap, head, schedule):
+    data, model = make_batch(), build(config, tap, schedule, dict(strengths=(0.5, 1.0), reinject=(False, True)))
+    first, log = step_gradients(model, data)
+    later, its_log = step_gradients(model, data)
+    assert 'backbone.conv1' in model.afan.unused['t'] or config is EFFICIENTNET and model.afan.unused['t']
+    assert_same(later, first)
+    assert its_log == pytest.approx(log, abs=1e-9)
+
+
 @pytest.mark.parametrize('options', [
     dict(recipe=dict(strengths=(0.25, 1.0), reinject=(False, True), strength_sampling='random')),
     dict(recipe=dict(fraction=0.5, strengths=(0.5, 1.0))),

@@ -78,3 +78,14 @@ def test_both_schedules_equal_the_naive_reference(name, tap, head, recipe):
         for k, term in enumerate(terms):
             own = sum(v for key, v in log.items() if key.startswith(f'adv_t_{k}.') and 'loss' in key)
             assert own == pytest.approx(weights[k] * term, rel=1e-9)
+
+
+@pytest.mark.parametrize('name, tap', [*BACKBONE_TAPS.items(), ('deeplabv3plus', 'decode_head.bottleneck')])
+def test_a_later_step_keeps_less_and_gives_the_same(name, tap):
+    model = make(name, tap, 'two_phase', dict(STRENGTHS, reinject=(False, False)))
+    data = make_batch(dtype=torch.float64)
+    first, log = step_gradients(model, data)
+    later, its_log = step_gradients(model, data)
+    assert model.afan.unused['t'] or name == 'segformer' or 'decode_head' in tap  # whose features are resized
+    assert_same(later, first)
+    assert its_log == pytest.approx(log, abs=1e-9)

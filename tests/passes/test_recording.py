@@ -127,7 +127,7 @@ def test_an_output_first_changed_in_a_later_step_is_refused():
             h = self.a(x)
             if self.late:
                 h += 1
-            return self.c(self.t(h))
+            return self.c(self.t(h) + h)
 
     model = afan_model(Later)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1)))).train()
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
