@@ -28,7 +28,7 @@ for argument in "$@"; do
         *)
             arguments+=("$argument")
             if [[ $argument == -m* ]]; then selected=1; fi
-            if [[ $argument == -n* || $argument == --pdb ]]; then parallel=0; fi ;;
+            if [[ $argument == -n* || $argument == --pdb || $argument == --trace ]]; then parallel=0; fi ;;
     esac
 done
 
@@ -46,7 +46,7 @@ if ((!selected && ${#left_out[@]})); then
 fi
 
 if ((parallel)); then
-    cores=$(nproc)
+    cores=$(env -u OMP_NUM_THREADS nproc)  # which obeys that variable
     # What a file prepares once is prepared in one process; each of them computes on one core.
     arguments=(-n "$((cores < 4 ? cores : 4))" --dist loadfile "${arguments[@]}")
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

@@ -50,12 +50,11 @@ def choose_wrapper(cfg) -> None:
     """Let A-FAN train in two phases under DDP, in place, unless the config says how processes work together."""
     afan = cfg.get('model', {}).get('afan')
     if (afan is None or afan.get('schedule') == 'single_graph' or cfg.launcher == 'none'
-            or cfg.get('model_wrapper_cfg') or cfg.get('runner_type', 'Runner') != 'Runner'):
+            or cfg.get('runner_type', 'Runner') != 'Runner'):
         return
-    cfg.model_wrapper_cfg = dict(
-        type='mmafan.AFANDistributedDataParallel',
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False))  # as the runner does for its default wrapper
+    given = cfg.get('model_wrapper_cfg') or dict(  # as the runner has it for its own wrapper
+        broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg = dict(dict(type='mmafan.AFANDistributedDataParallel'), **given)
 
 
 def apply_args(cfg, args: argparse.Namespace) -> None:

@@ -76,9 +76,9 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
             the samples, and where replaying the head does not reproduce the clean loss.
     """
     config, runtime = model.afan.config, model.afan
-    lacking = runtime.num_waits < PATIENCE and (
-        model._lacks_targets(batch) or any(c.outputs and not any(map(len, c.features)) and c.live
-                                           for c in recording.captures.values()))
+    proves_little = model._lacks_targets(batch) or any(
+        c.outputs and not any(map(len, c.features)) and c.live for c in recording.captures.values())
+    lacking = proves_little and runtime.num_waits < PATIENCE
     problems = [] if lacking else list(recording.check())
     for name, problem in problems:
         module = config.taps[name].module
@@ -111,6 +111,8 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
     for name, tap in config.taps.items():
         if config.replay and tap.module != INPUTS:
             _check_replay(model, recording, batch, run, losses, name)
+    if proves_little:  # other batches may come to branches that read more
+        recording.unused = {}
     return True
 
 

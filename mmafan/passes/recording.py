@@ -21,7 +21,7 @@ from .replay import Replay
 from .rng import RandomState
 from .state import PassKind
 from .tap import INPUTS, Record, Records, TapCapture, autocast_enabled
-from .unused import Watch, stand_in
+from .unused import StandIn, Watch
 
 
 class Recording:
@@ -147,11 +147,11 @@ class Recording:
         records.append(record)
 
     def _record(self, module: nn.Module, output: Any) -> Record:
-        unused = self.unused or {}
-        if all(self._paths[id(module)] in unused.get(name, ()) for name in self._waiting):
-            return Record(module, 'forward', stand_in(output))
+        path, unused = self._paths[id(module)], self.unused or {}
+        if all(path in unused.get(name, ()) for name in self._waiting):
+            return Record(module, 'forward', map_tensors(lambda _: StandIn(path), output), unused=True)
         watched = [(t, t._version) for t in tensors_of(output)]
-        copied = self.changed is None or self._paths[id(module)] in self.changed
+        copied = self.changed is None or path in self.changed
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
         return Record(module, 'forward', kept, copied, [(t.detach(), version) for t, version in watched])
 

@@ -7,16 +7,13 @@ from typing import Any, Callable, ContextManager, Dict, Optional, Sequence, Tupl
 import torch
 from torch import Tensor, nn
 
-from .batch import map_tensors, select_samples, tensors_of
+from .batch import map_tensors, select_samples
 from .calls import Patches, WatchedCall, select_elements, snapshot
 from .checkpointing import replaying
 from .rng import RandomState
 from .state import PassKind, running_pass
 from .tap import Records, TapCapture
 from .unused import Watch
-
-READ_LATER = ("an adversarial pass of tap '{}' reads what a module before it returned, which it did not in the first "
-              'step, so that it was not kept; set afan.replay=False')
 
 
 class Replay:
@@ -80,7 +77,7 @@ class Replay:
                 self._patches.set(records[0].owner, records[0].name,
                                   replayed(records, self._indices, self._size, self._watch))
         if self._watch is not None and self._at == 'output':
-            self._watch.replays(self._module)
+            self._watch.replays(self._module, len(self._outputs))
         self._stock_forward = self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
         return self
@@ -90,9 +87,6 @@ class Replay:
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
         self._end.restore()
-        if kind is not None and 'meta' in str(error) and any(
-                t.is_meta for record in self._capture.head for t in tensors_of(record.output)):
-            raise RuntimeError(READ_LATER.format(self._name)) from error
         if kind is None and self._module is not None and self._calls != len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran {self._calls} times in an adversarial pass but "
                                f'{len(self._outputs)} times in the clean one')
@@ -140,8 +134,8 @@ def replayed(records: Records, indices: Optional[Tensor], size: int,
     """
     stock = getattr(records[0].owner, records[0].name)
     remaining = iter(records)
-    if watch is not None:
-        watch.replays(records[0].owner)
+    if watch is not None and records[0].name == 'forward':
+        watch.replays(records[0].owner, len(records))
 
     def method(*args: Any, **kwargs: Any) -> Any:
         record = next(remaining, None)
@@ -154,6 +148,8 @@ def replayed(records: Records, indices: Optional[Tensor], size: int,
         if record.name != 'forward':  # what the codebase does to a result stays its own
             return snapshot(Tensor.detach, select_elements(record.output, indices, size))
         output = record.output
+        if record.unused:
+            return output
         if indices is not None:  # indexing copies
             output = map_tensors(lambda t: select_samples(t, indices, size), output)
         elif record.copied:

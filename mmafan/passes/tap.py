@@ -22,6 +22,7 @@ class Record(NamedTuple):
         copied: Whether ``output`` is a copy, because operations in place change what the module returned.
         watched: The tensors a module returned, each with its version at that moment.
         live: The tensors a method returned, as long as the clean graph is of interest.
+        unused: Whether stand-ins take the place of the tensors in ``output``.
         random_state: Random streams after a method, where the next draws depend on it.
     """
     owner: Any
@@ -31,6 +32,7 @@ class Record(NamedTuple):
     watched: Sequence[Tuple[Tensor, int]] = ()
     live: List[Tensor] = []
     random_state: Optional[RandomState] = None
+    unused: bool = False
 
     @property
     def changed(self) -> bool:

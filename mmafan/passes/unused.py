@@ -1,36 +1,68 @@
 """Which recorded outputs an adversarial pass hands on without ever reading them.
 
 What the stem of a backbone returned goes into modules that replay too, so that no operation reads it. The clean pass
-need not keep it: a stand-in without storage takes its place, on torch's ``meta`` device.
+need not keep it: a stand-in without storage takes its place, which refuses to be read.
 """
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from .batch import map_tensors, tensors_of
+from .batch import tensors_of
 from .rng import RandomState
 
 
-def stand_in(output: Any) -> Any:
-    """Return what a module returned, with tensors of the same shapes and dtypes but without values or storage.
+class StandIn(Tensor):
+    """A tensor that can be handed on but not read, in the place of one that is not kept.
 
-    Example:
-        >>> stand_in((torch.zeros(2, 3), 'x'))
-        (tensor(..., device='meta', size=(2, 3)), 'x')
+    Args:
+        module: Name of the module that returned it, for the message.
+
+    Raises:
+        RuntimeError: From every torch function and attribute, and from every operation, TorchScript's among them.
     """
-    return map_tensors(lambda t: torch.empty_like(t, device='meta', requires_grad=False), output)
+    module: str
+
+    @staticmethod
+    def __new__(cls, module: str) -> 'StandIn':
+        made = Tensor._make_wrapper_subclass(cls, (0, ))
+        made.module = module
+        return made
+
+    @classmethod
+    def __torch_function__(cls, function: Callable[..., Any], types: Any, args: Tuple[Any, ...] = (),
+                           kwargs: Optional[Dict[str, Any]] = None) -> Any:
+        found = [t for t in tensors_of([args, kwargs or {}]) if type(t) is StandIn]
+        name = vars(found[0])['module'] if found else 'a module'
+        raise RuntimeError(f'an adversarial pass reads what {name!r} returned, which it did not in the first step, so '
+                           'that it was not kept; set afan.replay=False')
+
+    __torch_dispatch__ = __torch_function__  # type: ignore[assignment]
+
+
+class _Operations(TorchDispatchMode):
+    """Shows the arguments of every operation, also of those that no Python code calls."""
+
+    def __init__(self, note: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: Tuple[Any, ...] = (),
+                           kwargs: Optional[Dict[str, Any]] = None) -> Any:
+        self._note([args, kwargs or {}])
+        return function(*args, **(kwargs or {}))
 
 
 class Watch(TorchFunctionMode):
     """Context that notes which of the outputs handed out to an adversarial pass are read in it.
 
-    An output is read by an operation outside of C++ code, or as an argument of a module that runs. Where code between
-    the replayed modules draws random numbers, what it reads may differ from step to step: then all count as read.
+    An output is read where a torch function, attribute or operation takes it, or, as a positional argument, a module
+    without children that runs. Where code between the replayed modules draws random numbers, what it reads may differ
+    from step to step: nothing can be said then.
 
     Attributes:
         read: The owners whose outputs were read, by ``id``.
@@ -41,27 +73,30 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.read: Set[int] = set()
         self.draws = False
-        self._replayed: Set[int] = set()
+        self._replays_left: Dict[int, int] = {}
         self._owners: Dict[int, int] = {}
         self._handed_out: List[Tensor] = []  # alive, so that no other tensor gets the same id
         self._expected: Optional[RandomState] = None
         self._in_head = True
         self._handle: Any = None
+        self._operations = _Operations(self._note)
 
     def __enter__(self) -> 'Watch':
         self._handle = register_module_forward_pre_hook(self._enter_module)
         super().__enter__()
+        self._operations.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._operations.__exit__(*error)
         super().__exit__(*error)
         self._handle.remove()
         self._handed_out.clear()
         self._owners.clear()
 
-    def replays(self, owner: Any) -> None:
-        """Note that an object replays: its arguments are not read."""
-        self._replayed.add(id(owner))
+    def replays(self, module: nn.Module, times: int) -> None:
+        """Note that the next calls of a module replay: their arguments are not read."""
+        self._replays_left[id(module)] = times
 
     def hand_out(self, owner: Any, output: Any) -> Any:
         """Note what is handed out for an owner; return it."""
@@ -81,7 +116,10 @@ class Watch(TorchFunctionMode):
         self.read.update(self._owners[id(t)] for t in tensors_of(values) if id(t) in self._owners)
 
     def _enter_module(self, module: nn.Module, args: Tuple[Any, ...]) -> None:
-        if id(module) not in self._replayed and not next(module.children(), None):
+        left = self._replays_left.get(id(module), 0)
+        if left:
+            self._replays_left[id(module)] = left - 1
+        elif next(module.children(), None) is None:
             self._note(args)
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Tuple[Any, ...] = (),

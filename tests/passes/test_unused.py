@@ -5,16 +5,16 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from torch import nn
+from torch import Tensor, nn
 
 from mmafan import afan_model
 from mmafan.passes import Recording
-from mmafan.passes.unused import Watch, stand_in
+from mmafan.passes.unused import StandIn, Watch
 
 
 class Net(BaseModel):
     """A chain of two layers ``a`` and ``b`` before the tap ``t``, and ``c`` after it."""
-    late = False
+    late = None
 
     def __init__(self):
         super().__init__()
@@ -89,20 +89,84 @@ class DrawsInTheTail(Net):
         return h * torch.rand(h.shape)
 
 
+@torch.jit.script
+def fused(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    x += h
+    return x
+
+
+class Script(Net):
+
+    def run(self, x):
+        h = self.a(x)
+        return fused(self.c(self.t(self.b(h))), h)
+
+
+class Keyword(NativeModule):
+
+    def run(self, x):
+        h = self.a(x)
+        return self.native(self.c(self.t(self.b(h))), y=h)
+
+
+class SharedLayer(Net):
+    """A layer before and after the tap, which has the first layer's output as an argument in the tail alone."""
+
+    class Native(nn.Module):
+
+        def forward(self, x):
+            with torch._C.DisableTorchFunction():
+                return x + 1
+
+    def __init__(self):
+        super().__init__()
+        self.native = self.Native()
+
+    def run(self, x):
+        h = self.a(x)
+        t = self.t(self.native(self.b(h)))
+        return self.c(t) + self.native(h)
+
+
+def add(x, h):
+    return x + h
+
+
+def add_in_place(x, h):
+    x += h
+    return x
+
+
+def assign(x, h):
+    x[0] = h[0]
+    return x
+
+
+def put(x, h):
+    x = x.clone()
+    x[:, 0] = 0
+    x[torch.arange(4)] = h
+    return x
+
+
+def index(x, h):
+    return x[h.long().clamp(0, 3)[:, 0]]
+
+
+def masked(x, h):
+    return x.masked_fill(h > 0, 0.)
+
+
+def instead(x, h):
+    return h
+
+
 class Later(Net):
 
     def run(self, x):
         h = self.a(x)
-        t = self.t(self.b(h))
-        return self.c(t + h) if self.late else self.c(t)
-
-
-class LaterLoss(Net):
-
-    def run(self, x):
-        h = self.a(x)
-        loss = self.c(self.t(self.b(h)))
-        return h if self.late else loss
+        found = self.c(self.t(self.b(h)))
+        return self.late(found, h) if self.late else found
 
 
 def make(cls, **tap):
@@ -117,7 +181,7 @@ def step(model, wrapper):
 
 @pytest.mark.parametrize('cls, unused', [
     (Net, {'a', 'b'}), (Operation, {'b'}), (Method, {'b'}), (Shape, {'b'}), (InTheTail, {'b'}), (NativeModule, {'b'}),
-    (Draws, set()), (DrawsInTheTail, {'a', 'b'}),
+    (Script, {'b'}), (Keyword, {'b'}), (SharedLayer, {'b', 'native'}), (Draws, set()), (DrawsInTheTail, {'a', 'b'}),
 ])
 def test_what_is_read_is_known_after_the_first_step(cls, unused):
     model, wrapper = make(cls)
@@ -143,10 +207,9 @@ def test_they_take_no_memory():
     step(model, wrapper)
     with Recording(model, model.afan.taps, 4, True, set(), (), {}, model.afan.unused, []) as recording:
         model.run(torch.randn(4, 6))
-    outputs = [record.output for record in recording.captures['s'].head]
-    assert [tuple(output.shape) for output in outputs] == [(4, 6), (4, 6)]
-    assert all(output.is_meta for output in outputs)
-    assert not any(record.watched for record in recording.captures['s'].head)
+    head = recording.captures['s'].head
+    assert [type(record.output) for record in head] == [StandIn, StandIn]
+    assert all(record.unused and not record.watched for record in head)
 
 
 def test_another_tap_may_read_them():
@@ -157,19 +220,47 @@ def test_another_tap_may_read_them():
     assert model.afan.unused == {'late': {'b'}, 'early': set()}
 
 
-@pytest.mark.parametrize('cls', [Later, LaterLoss])
-def test_an_output_first_read_in_a_later_step_is_one_sentence(cls):
-    model, wrapper = make(cls)
+@pytest.mark.parametrize('late', [add, add_in_place, assign, put, index, masked, instead])
+def test_an_output_first_read_in_a_later_step_is_one_sentence(late):
+    model, wrapper = make(Later)
     step(model, wrapper)
-    model.late = True
-    with pytest.raises(RuntimeError, match="^an adversarial pass of tap 's' reads .* set afan.replay=False$"):
+    model.late = late
+    with pytest.raises(RuntimeError, match="an adversarial pass reads what 'a' returned, .* set afan.replay=False"):
         step(model, wrapper)
 
 
-def test_a_stand_in_keeps_shapes_and_what_is_no_tensor():
-    first, (second, text) = stand_in([torch.zeros(2, 3), (torch.ones(1, dtype=torch.long), 'x')])
-    assert (first.shape, first.dtype, second.dtype, text) == ((2, 3), torch.float32, torch.int64, 'x')
-    assert first.is_meta and second.is_meta
+def test_a_script_that_reads_it_in_a_later_step_fails_too():
+    """Its interpreter keeps the sentence to itself."""
+    model, wrapper = make(Later)
+    step(model, wrapper)
+    model.late = fused
+    with pytest.raises(RuntimeError, match='TorchScript'):
+        step(model, wrapper)
+
+
+def test_a_batch_that_proves_little_says_nothing_about_what_is_read(monkeypatch):
+    from mmafan.models import checks
+    monkeypatch.setattr(checks, 'PATIENCE', 1)
+    model, wrapper = make(Net)
+    monkeypatch.setattr(type(model), '_lacks_targets', lambda *_: True)
+    step(model, wrapper)
+    assert not model.afan.checked
+    step(model, wrapper)
+    assert model.afan.checked and model.afan.unused == {}
+
+
+@pytest.mark.parametrize('read', [lambda t: t + 1, lambda t: t.shape, lambda t: torch.zeros(1).add_(t), Tensor.clone,
+                                  lambda t: t.device, lambda t: torch.cat([torch.zeros(1), t]),
+                                  lambda t: torch._C._VariableFunctions.relu(t)])
+def test_a_stand_in_refuses_to_be_read(read):
+    with pytest.raises(RuntimeError, match="^an adversarial pass reads what 'stem' returned"):
+        read(StandIn('stem'))
+
+
+def test_a_stand_in_refuses_to_be_read_by_native_code():
+    with pytest.raises(RuntimeError, match="an adversarial pass reads what 'stem' returned"):
+        with torch._C.DisableTorchFunction():
+            torch.zeros(1).add_(StandIn('stem'))
 
 
 def test_nothing_is_watched_afterwards():

@@ -82,6 +82,12 @@ def test_several_processes_train_in_two_phases(tools):
         type='mmafan.AFANDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True)
 
 
+def test_options_without_a_type_are_kept(tools):
+    cfg = apply(tools, small_config(model=dict(afan=dict()), model_wrapper_cfg=dict(static_graph=True)),
+                '--launcher', 'pytorch')
+    assert cfg.model_wrapper_cfg == dict(type='mmafan.AFANDistributedDataParallel', static_graph=True)
+
+
 @pytest.mark.parametrize('arguments, fields', [
     ((), {}),
     (('--launcher', 'pytorch'), dict(model=dict(type='ImageClassifier'))),

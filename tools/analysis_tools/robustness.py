@@ -144,7 +144,7 @@ def measure(args) -> Dict[str, Any]:
 
     from mmafan.analysis.robustness import measure_pgd
     from mmafan.visualization import draw_robustness
-    if names and args.device not in (None, get_device()):
+    if names and (args.device or get_device()).partition(':')[0] != get_device():
         stop(f'--device must be {get_device()!r} for --corruptions, which mmengine tests there, got {args.device!r}; '
              'CUDA_VISIBLE_DEVICES chooses the GPU')
     cfg.launcher = 'none'
