@@ -1,5 +1,5 @@
-# Do the default recipe and the economy recipe help a thin ResNet on few pictures of hands that show digits, against all
-# controls? No image of these was used to choose anything, and validation has other persons.
+# Does A-FAN help a thin ResNet on few pictures of hands that show digits, against all controls? No image of these was
+# used to choose anything, and validation has other persons.
 config = '../mmpretrain/resnet14w16_afan_cifar10-tenth.py'
 metric = 'accuracy/top1'
 seeds = 5
@@ -19,18 +19,24 @@ options = {
     'val_dataloader.dataset.datasets': [
         dict(type='CustomDataset', data_root='data/signdigits', data_prefix='test', pipeline=[load, resize, pack])],
 }
-tap = 'model.afan.taps.backbone'
+
+
+def arm(**fields):
+    """With the weights of classification_tune_weights.py."""
+    fields = {f'model.afan.taps.backbone.{k}': v for k, v in dict(fields, weight=0.5).items()}
+    return {'model.afan.clean_weight': 1.0, **fields}
+
 
 arms = {
     'baseline': dict(stock=True),
-    # A step of A-FAN costs less than two of the baseline's. Its weights sum to 1: the baseline at equal loss scale is
-    # the baseline.
-    'equal compute': dict(stock=True, control=True, options={'train_cfg.max_epochs': 180, 'train_cfg.val_interval': 180}),
-    'zero step': dict(control=True, options={f'{tap}.step_size': 0.0}),
-    'noise': dict(control=True, options={f'{tap}.direction': 'random_sign'}),
-    'A-FAN': dict(),
-    'economy': dict(options={f'{tap}.module': 'backbone.layer3', f'{tap}.fraction': 0.5}),
-    'MoEx': dict(stock=True, options=dict(custom_hooks=[dict(type='mmafan.MomentExchangeHook')])),
+    # A step of A-FAN costs less than two of the baseline's.
+    'equal compute': dict(
+        stock=True, control=True, options={'train_cfg.max_epochs': 180, 'train_cfg.val_interval': 180}),
+    # The sum of the weights of the terms, in the learning rate.
+    'equal loss scale': dict(stock=True, control=True, options={'optim_wrapper.optimizer.lr': 0.075}),
+    'zero step': dict(control=True, options=arm(step_size=0.0)),
+    'noise': dict(control=True, options=arm(direction='random_sign')),
+    'A-FAN': dict(options=arm()),
 }
 cost_repeats = 5
-del load, pack, resize, tap
+del arm, load, pack, resize
