@@ -11,7 +11,7 @@ from .validation import check_choice, check_integer, check_number, fail, is_numb
 STEP_UNITS = ('absolute', 'std')
 STRENGTH_SAMPLINGS = ('all', 'random')
 SIDES = ('output', 'input')
-DIRECTIONS = ('gradient', 'statistics', 'random_sign')
+DIRECTIONS = ('gradient', 'random_sign')
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class TapConfig:
             classification and localisation, for example.
         fraction: Share of the samples that take part, in (0, 1], on the mean over the steps: a batch too small for
             it sits some steps out, and its adversarial terms weigh so much more in the others.
-        direction: ``'gradient'`` (the attack), ``'statistics'`` (the attack moves the mean and the deviation that
-            ``moments`` names, and nothing else) or ``'random_sign'`` (the control: noise of equal size).
+        direction: ``'gradient'`` (the attack) or ``'random_sign'`` (the control: noise of equal size).
     """
     module: str
     step_size: float

@@ -15,7 +15,6 @@ options = {
         module='backbone.layer2', step_size=0.01, step_unit='std', strengths=(1.0, ), reinject=False, weight=0.5),
 }
 tap = 'model.afan.taps.stage1'
-statistics = {f'{tap}.direction': 'statistics', f'{tap}.moments': 'instance', f'{tap}.step_size': 0.1}
 
 arms = {
     'baseline': dict(stock=True),
@@ -24,11 +23,10 @@ arms = {
     'equal compute': dict(stock=True, control=True, options={'train_cfg.max_epochs': 120, 'train_cfg.val_interval': 120,
                                                              'default_hooks.checkpoint.interval': 120}),
     'zero step': dict(control=True, options={f'{tap}.step_size': 0.0}),
-    # Noise of the sizes of both attacks.
+    # Noise of the size of the attack, and of ten times that.
     'noise 0.01': dict(control=True, options={f'{tap}.direction': 'random_sign'}),
     'noise 0.1': dict(control=True, options={f'{tap}.direction': 'random_sign', f'{tap}.step_size': 0.1}),
     'A-FAN': dict(),
-    'statistics': dict(options=statistics),
 }
 cost_repeats = 3
-del quarters, statistics, tap
+del quarters, tap

@@ -35,8 +35,6 @@ arms = {
     'layer2 0.003': arm('backbone.layer2', 0.003),
     'layer2 0.03, weight 0.2': arm('backbone.layer2', 0.03, {'model.afan.clean_weight': 0.8}, weight=0.2),
     'layer2 0.03, separate norms': arm('backbone.layer2', 0.03, {'model.afan.batch_norm': 'separate'}),
-    'layer2 0.1, statistics': arm('backbone.layer2', 0.1, direction='statistics', moments='instance'),
-    'layer2 0.3, statistics': arm('backbone.layer2', 0.3, direction='statistics', moments='instance'),
     'layer1 0.3 noise': arm('backbone.layer1', 0.3, direction='random_sign'),
 }
 del arm, quarters

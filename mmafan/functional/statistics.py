@@ -4,10 +4,7 @@ from __future__ import annotations
 import math
 from typing import Optional, Tuple
 
-import torch
 from torch import Tensor
-
-from .perturb import finite_samples
 
 MOMENTS = ('channel', 'batch', 'instance', 'group')
 
@@ -137,41 +134,3 @@ def reinject_statistics(clean: Tensor,
     clean_mean, clean_std = feature_moments(clean, moments, eps, num_groups, channel_dim)
     mean, std = feature_moments(perturbed, moments, eps, num_groups, channel_dim)
     return std * (clean - clean_mean) / clean_std + mean
-
-
-def ascend_statistics(feature: Tensor,
-                      gradient: Tensor,
-                      step_size: Tensor | float,
-                      moments: str = 'instance',
-                      num_groups: int = 32,
-                      channel_dim: Optional[int] = None) -> Tensor:
-    """Take one step that raises the loss through the mean and the deviation of a feature alone.
-
-    A feature ``f = sigma z + mu`` has the gradients ``sum g`` with respect to ``mu`` and ``sum g z`` with respect to
-    ``sigma``, the sums over the elements that share them. The step follows both signs:
-    ``f + step_size (sign(sum g) + sign(sum g z) z) / sqrt(2)``; its root mean square is ``step_size``. The attack on
-    moments is AdvBN's (Shu et al., "Encoding Robustness to Image Style via Adversarial Feature Perturbations", NeurIPS
-    2021).
-
-    Args:
-        feature: ``f``, shape ``(N, C, ...)``.
-        gradient: ``dL/df``, same shape; a sample whose gradient is not finite stays where it is.
-        step_size: A number, or a tensor that broadcasts over ``feature``, in the feature's own unit.
-        moments: See :func:`feature_moments`; ``'batch'`` moves all samples together.
-        num_groups: For ``moments='group'``.
-        channel_dim: See :func:`feature_moments`.
-
-    Example:
-        >>> import torch
-        >>> f = torch.tensor([[[0., 2.]]]).reshape(1, 1, 1, 2)
-        >>> (ascend_statistics(f, torch.ones_like(f), 2 ** 0.5) - f).flatten().tolist()  # z = -1, 1; sum g z = 0
-        [1.0, 1.0]
-    """
-    finite = finite_samples(gradient).reshape(-1, *([1] * (gradient.dim() - 1)))
-    gradient = torch.where(finite, gradient, torch.zeros_like(gradient)).to(feature.dtype)
-    mean, std = feature_moments(feature, moments, num_groups=num_groups, channel_dim=channel_dim)
-    normalised = (feature - mean) / std
-    # The mean of g (and of g z) over the elements that share a moment has the sign of the sum.
-    shift = feature_moments(gradient, moments, num_groups=num_groups, channel_dim=channel_dim)[0].sign()
-    spread = feature_moments(gradient * normalised, moments, num_groups=num_groups, channel_dim=channel_dim)[0].sign()
-    return torch.where(finite, feature + step_size * (shift + spread * normalised) / math.sqrt(2), feature)

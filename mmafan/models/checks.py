@@ -140,8 +140,8 @@ def _check_names(losses: Dict[str, Any], own: Dict[str, Any], names: Optional[Se
 
 
 def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str) -> None:
-    """The statistics to re-inject or to attack must exist for the tap's feature."""
-    for feature in features if any(tap.reinject) or tap.direction == 'statistics' else ():
+    """The statistics to re-inject must exist for the tap's feature."""
+    for feature in features if any(tap.reinject) else ():
         try:
             feature_moments(feature, tap.moments, num_groups=tap.num_groups, channel_dim=tap.channel_dim)
         except ValueError as error:  # its sentence begins with the field

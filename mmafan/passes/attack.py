@@ -6,8 +6,8 @@ from typing import Callable, Iterator, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from ..functional import (ascend, ascend_statistics, draw_random_start, draw_strengths, finite_samples, mix_strength,
-                          project_l2, project_linf, reinject_statistics, sample_std)
+from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, project_l2,
+                          project_linf, reinject_statistics, sample_std)
 from ..tap_config import TapConfig
 
 GradientFunction = Callable[[List[Tensor]], List[Optional[Tensor]]]
@@ -75,11 +75,7 @@ class Attack:
                 continue
             finite = finite_samples(gradient)
             self.num_skipped = self.num_skipped + (~finite).sum()
-            if config.direction == 'statistics':
-                new = ascend_statistics(current, _wide(gradient), unit * config.step_size, config.moments,
-                                        config.num_groups, config.channel_dim)
-            else:
-                new = ascend(current, _wide(gradient), unit * config.step_size, config.norm)
+            new = ascend(current, _wide(gradient), unit * config.step_size, config.norm)
             if config.radius is not None:
                 new = clean + project(new - clean, unit * config.radius)
             if config.clamp is not None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from mmafan.functional import MOMENTS, ascend_statistics, feature_moments, reinject_statistics
+from mmafan.functional import MOMENTS, feature_moments, reinject_statistics
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 PRECISIONS = pytest.mark.parametrize('dtype', list(TOLERANCE), ids=['float64', 'float32'])
@@ -230,37 +230,3 @@ def test_channel_dim_out_of_range_is_not_wrapped_around(channel_dim):
     """Taken modulo the number of dimensions, 4 would be the samples of a (N, C, H, W) feature."""
     with pytest.raises(ValueError, match=f'channel_dim .*{channel_dim}'):
         feature_moments(torch.zeros(2, 3, 4, 4), channel_dim=channel_dim)
-
-
-@EVERY_CASE
-def test_a_step_of_the_statistics_equals_numpy(moments, shape, channel_dim, channel):
-    feature, gradient = draw(shape, torch.float64), draw(shape, torch.float64, shift=0.1)
-    found = ascend_statistics(feature, gradient, 0.3, moments, **options(channel_dim))
-    f, g = feature.numpy(), gradient.numpy()
-    mean, std = numpy_moments(f, moments, channel)
-    z = (f - mean) / std
-    expected = np.zeros(shape)
-    for index in np.ndindex(*shape):
-        others = members(moments, index, shape, channel)
-        shift = np.sign(math.fsum(float(g[o]) for o in others))
-        spread = np.sign(math.fsum(float(g[o] * z[o]) for o in others))
-        expected[index] = f[index] + 0.3 * (shift + spread * z[index]) / math.sqrt(2)
-    same(found, expected, torch.float64)
-
-
-def test_a_step_of_the_statistics_moves_mean_and_deviation_alone():
-    """f' = (1 + a / sigma) (f - mu) + mu + b, with a, b = +-0.3 / sqrt(2): normalised, it is the same feature."""
-    feature, gradient = draw((4, 3, 5, 5), torch.float64), draw((4, 3, 5, 5), torch.float64)
-    moved = ascend_statistics(feature, gradient, 0.3, 'instance')
-    (mean, std), (new_mean, new_std) = (feature_moments(f, 'instance', eps=0.0) for f in (feature, moved))
-    torch.testing.assert_close((moved - new_mean) / new_std, (feature - mean) / std)
-    torch.testing.assert_close((new_mean - mean).abs(), torch.full_like(mean, 0.3 / math.sqrt(2)))
-    assert float((gradient * (moved - feature)).sum(dim=(1, 2, 3)).min()) > 0  # it ascends, to first order
-
-
-@pytest.mark.parametrize('moments', MOMENTS)
-def test_a_sample_without_a_finite_gradient_keeps_its_statistics(moments):
-    feature, gradient = draw((2, 3, 4, 4), torch.float32), draw((2, 3, 4, 4), torch.float32)
-    gradient[0, 1, 2, 3] = float('nan')
-    moved = ascend_statistics(feature, gradient, 0.3, moments, num_groups=GROUPS)
-    assert torch.equal(moved[0], feature[0]) and not torch.equal(moved[1], feature[1])

@@ -124,7 +124,7 @@ def test_the_attack_raises_the_loss_more_than_random_signs(tiny_classifier, tiny
     """Averaged over batches; a flipped sign gives a loss below the clean one."""
     model = tiny_classifier(afan=taps(strengths=1.0, reinject=False))
     train(model, [tiny_batch(size=12)] * 3)
-    gains = {'gradient': [], 'statistics': [], 'random_sign': []}
+    gains = {'gradient': [], 'random_sign': []}
     for seed in range(8):
         batch = tiny_batch(size=12, seed=20 + seed)
         for direction, found in gains.items():
@@ -134,9 +134,8 @@ def test_the_attack_raises_the_loss_more_than_random_signs(tiny_classifier, tiny
             probe.afan.iteration = seed
             losses = probe.train().loss(**batch)
             found.append(float(losses['adv_s_0.loss'].detach() - losses['clean_loss'].detach()))
-    assert min(gains['gradient'] + gains['statistics']) > 0
-    for attack in ('gradient', 'statistics'):
-        assert np.mean(gains[attack]) > 5 * abs(np.mean(gains['random_sign']))
+    assert min(gains['gradient']) > 0
+    assert np.mean(gains['gradient']) > 5 * abs(np.mean(gains['random_sign']))
 
 
 def test_a_reinjected_feature_has_the_perturbed_statistics(tiny_classifier, tiny_batch, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_later_step_keeps_less_and_gives_the_same(config, tap, head, schedule)
     dict(recipe=dict(random_start=True, radius=0.02, num_steps=2)),
     dict(recipe=dict(step_unit='std', step_size=0.2, moments='instance', reinject=True)),
     dict(recipe=dict(direction='random_sign')),
-    dict(recipe=dict(direction='statistics', moments='instance', num_steps=2)),
+    dict(recipe=dict(num_steps=2)),
     dict(recipe=dict(), batch_norm='frozen'),
     dict(recipe=dict(), batch_norm='separate'),
     dict(recipe=dict(), batch_norm='batch'),
