@@ -102,3 +102,11 @@ def tiny_batch():
         return dict(inputs=inputs, data_samples=[DataSample().set_gt_label(n) for n in labels])
 
     return batch
+
+
+@pytest.fixture
+def group():
+    """A process group of this process alone."""
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()

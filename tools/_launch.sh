@@ -42,7 +42,10 @@ run_distributed() {
         port=${port:-29500} # the same on every node, so not a free one of this node
     fi
     python=$(find_python) || exit 2
-    if [[ -z $port ]]; then
+    if [[ -n $port ]]; then
+        check_count PORT "$port"
+        ((port < 65536)) || fail "PORT must be below 65536, got '$port'."
+    else
         port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     fi
     # Without a limit every process would start one thread per core.

@@ -89,7 +89,9 @@ def main(argv=None) -> None:
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.utils import setup_cache_size_limit_of_dynamo
         setup_cache_size_limit_of_dynamo()
-    build_runner(cfg).train()
+    # Where a launcher started several, it repeats at its end what the first process to fail said.
+    from torch.distributed.elastic.multiprocessing.errors import record
+    record(lambda: build_runner(cfg).train())()
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from torch import Tensor, nn
 
 from ..models.mixin import AFANModelMixin
+from ..models.two_phase import check_not_compiled
 from ..registry import MODEL_WRAPPERS
 
 
@@ -47,6 +48,8 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
         model = self.module
+        if isinstance(model, AFANModelMixin):
+            check_not_compiled(self)
         two_phase = isinstance(model, AFANModelMixin) and model.runs_two_phase(optim_wrapper)
         # Every step of a static graph must use the same parameters: all, also while A-FAN is off.
         anchored = self._is_static and isinstance(model, AFANModelMixin) and model.owns_step(optim_wrapper)

@@ -13,6 +13,7 @@ from torch import nn
 from ..layers.afan_norm import AUXILIARY, PassAwareNorm
 from ..models.entry import unwrap
 from ..models.mixin import AFANModelMixin
+from ..models.two_phase import refuse_compile
 from ..registry import HOOKS
 
 CHECKPOINT_KEY = 'mmafan'
@@ -77,8 +78,7 @@ class AdvFeatureHook(Hook):
                              f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
         compile_cfg = getattr(runner, '_compile', None) or runner.cfg.get('compile')
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
-            raise ValueError(f'compile must be False with A-FAN, got {compile_cfg!r}: a compiled step '
-                             f'fails where a graph is used twice, as by the attack, and was slower where it ran')
+            refuse_compile(compile_cfg)
         _check_auxiliary(model)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from ..passes import Batch, PassKind, running_pass
 from ..passes.calls import Patches
@@ -15,6 +16,19 @@ from .runtime import AFANRuntime
 from .tail import RunLoss
 
 ANCHOR = 'afan_anchor'
+
+
+def refuse_compile(given: Any) -> None:
+    """Raise the error of a compiled training step."""
+    raise ValueError(f'compile must be False with A-FAN, got {given!r}: a compiled step fails where a graph is used '
+                     f'twice, as by the attack, and was slower where it ran')
+
+
+@_disable_dynamo  # what is traced does not see what the step has been replaced with
+def check_not_compiled(module: nn.Module) -> None:
+    """Raise if the runner has put a compiled step in the place of the module's own."""
+    if hasattr(vars(module).get('train_step'), '_torchdynamo_orig_callable'):
+        refuse_compile(True)
 
 
 class TwoPhase:
@@ -38,7 +52,11 @@ class TwoPhase:
 
         Returns:
             Log variables: total loss, weighted clean losses, ``adv_<tap>_<i>.<name>``.
+
+        Raises:
+            ValueError: If this step is compiled (``compile`` of the config).
         """
+        check_not_compiled(self)  # type: ignore[arg-type]
         if not self.runs_two_phase(optim_wrapper):
             return super().train_step(data, optim_wrapper)  # type: ignore[misc]
         return self.train_two_phase(data, optim_wrapper)

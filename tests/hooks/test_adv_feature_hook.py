@@ -12,8 +12,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmafan import afan_model
+from mmafan.engine import AFANDistributedDataParallel
 from mmafan.hooks import AdvFeatureHook
 from mmafan.hooks.adv_feature_hook import training_state
+from mmafan.models.entry import unwrap
 
 TAPS = dict(s=dict(module='conv1', step_size=0.1, strengths=(0.5, 1.0)))
 
@@ -191,3 +193,15 @@ def test_compile_is_refused_before_the_first_step(tmp_path, value):
     with pytest.raises(ValueError, match='compile must be False with A-FAN, got '):
         runner.train()
     assert runner.iter == 0
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_compile_is_refused_without_the_hook(tmp_path, group, wrapped):
+    runner, _ = make_runner(tmp_path, hook=Spy(), cfg=dict(compile=dict(backend='eager')))
+    before = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    if wrapped:
+        runner.model = AFANDistributedDataParallel(runner.model, device_ids=None)
+    with pytest.raises(ValueError, match='compile must be False with A-FAN, got True: '):
+        runner.train()
+    assert runner.iter == 0
+    assert all(torch.equal(value, before[name]) for name, value in unwrap(runner.model).state_dict().items())

@@ -4,8 +4,10 @@
 """
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from pathlib import Path
 
 import torch
 import torch.distributed.nn.functional as functional
@@ -14,6 +16,9 @@ from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
 import mmafan  # noqa: F401  (registers)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this file runs as a script
+from tests.half import Float16OptimWrapper  # noqa: E402
 
 TAP = dict(module='backbone.layer1', step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True))
 
@@ -39,11 +44,12 @@ class ProcessNorm(torch.nn.BatchNorm2d):
 
 
 def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', unused=False,
-          checkpointed=None, norm='BN', **_):
+          checkpointed=None, norm='BN', dtype='float64', schedule='auto',
+          **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     tap = dict(TAP, module=tap, fraction=fraction, num_steps=num_steps)
-    afan = dict(taps=dict(s=tap), clean_weight=0.5, batch_norm=policy)
+    afan = dict(taps=dict(s=tap), clean_weight=0.5, batch_norm=policy, schedule=schedule)
     if learned:
         afan['taps']['t'] = dict(TAP, module='backbone.layer3')
         afan['learn_strengths'] = dict(lr=0.1)
@@ -55,8 +61,9 @@ def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps
         head=dict(type='LinearClsHead', num_classes=3, in_channels=32, loss=dict(type='CrossEntropyLoss')), afan=afan))
     if unused:
         model.spare = torch.nn.Parameter(torch.ones(2))
-    model.data_preprocessor.register_forward_hook(lambda _, __, d: {**d, 'inputs': d['inputs'].double()})
-    return model.double().train()
+    dtype = getattr(torch, dtype)
+    model.data_preprocessor.register_forward_hook(lambda _, __, d: {**d, 'inputs': d['inputs'].to(dtype)})
+    return model.to(dtype).train()
 
 
 def batches(rank, world_size, steps=3, size=8):
@@ -69,23 +76,37 @@ def batches(rank, world_size, steps=3, size=8):
         yield dict(inputs=list(inputs[part]), data_samples=[DataSample().set_gt_label(n) for n in labels[part]])
 
 
-def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, **_):
-    """Three steps; A-FAN is off in the second one, as the hook's schedule may have it, or in another."""
-    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
-                           accumulative_counts=accumulation, clip_grad=clip)
+def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, loss_scale=None, overflow=None,
+          skip=0, **_):
+    """Three steps; A-FAN is off in the second one, as the hook's schedule may have it, or in another.
+
+    With a loss scale they are steps in float16; the images of one step of rank 1 may be such that they overflow. The
+    first steps may be left out.
+    """
+    kind = OptimWrapper if loss_scale is None else functools.partial(Float16OptimWrapper, loss_scale)
+    wrapper = kind(optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+                   accumulative_counts=accumulation, clip_grad=clip)
     inner.afan.hooked = True
     parts = [batch for batch in batches(rank, world_size) for _ in range(accumulation)]
     wrapper.initialize_count_status(model, 0, len(parts))
     for number, batch in enumerate(parts):
         step = number // accumulation
+        if step < skip:
+            continue
         inner.afan.strength_scale = float(step != off)
+        if loss_scale is not None:
+            inner.afan.grad_scale = wrapper.loss_scaler.get_scale()  # as the hook does
+        if step == overflow and rank == 1:
+            batch['inputs'] = [image * float('inf') for image in batch['inputs']]
         model.train_step(batch, wrapper)
         if inner.afan.learned is not None and step != off:
-            inner.afan.learned.step()
+            inner.afan.learned.step(inner.afan.grad_scale)
     state = dict(model.state_dict())
     state = {name[7:] if name.startswith('module.') else name: value for name, value in state.items()}
     if inner.afan.learned is not None:
         state.update({f'learned.{k}': v.detach() for k, v in inner.afan.learned.factors.items()})
+    if loss_scale is not None:
+        state['scale'] = torch.tensor(wrapper.loss_scaler.get_scale())
     return state
 
 

@@ -27,7 +27,7 @@ def run_two(folder, **options):
     output = done.stdout.decode()
     assert done.returncode == 0, output[-3000:]
     # Single-graph says so once, two-phase does not.
-    assert ('single-graph' in output) == (options.get('wrapper') != OURS)
+    assert output.count('single-graph schedule') == (options.get('wrapper') != OURS)
     found = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
     for rank in found if options.get('wrapper') != FSDP else ():
         assert rank['counts'] and set(rank['counts'].values()) == {NUM_STEPS}  # one reduction of each bucket in a step
@@ -52,6 +52,7 @@ def one_process(**options):
 FAST = [dict(), dict(wrapper=OURS, accumulation=2)]
 SLOW = [
     dict(wrapper=OURS), dict(accumulation=2), dict(learned=True), dict(wrapper=OURS, learned=True),
+    dict(dtype='float32'), dict(wrapper=OURS, dtype='float32', accumulation=2),
     dict(wrapper=OURS, num_steps=2, clip=dict(max_norm=0.5)),
     dict(wrapper=OURS, fields=dict(find_unused_parameters=True)), dict(wrapper=OURS, fields=dict(static_graph=True)),
     dict(wrapper=OURS, fields=dict(static_graph=True), off=0, unused=True),
@@ -68,9 +69,30 @@ def test_two_processes_equal_one_with_the_whole_batch(request, tmp_path, options
         request.getfixturevalue('fsdp')
     first, second = two_processes(tmp_path, **options)
     whole = one_process(**options)
+    tolerance = 1e-6 if 'dtype' in options else 1e-10
     for name, value in whole.items():
         assert torch.equal(first[name], second[name]), name
-        assert torch.allclose(first[name].double(), value.double(), rtol=0, atol=1e-10), name
+        assert torch.allclose(first[name].double(), value.double(), rtol=0, atol=tolerance), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='torch before 2.3 has no loss scale on the CPU')
+@pytest.mark.parametrize('accumulation', [1, 2])
+@pytest.mark.parametrize('wrapper', ['MMDistributedDataParallel', OURS])
+def test_a_step_that_overflows_in_one_process_is_skipped_in_both(tmp_path, wrapper, accumulation):
+    """In float16 with a loss scale, which halves once; the first of the steps overflows, and leaves no trace."""
+    options = dict(wrapper=wrapper, dtype='float32', loss_scale=1024.0, learned=True, clip=dict(max_norm=1.0),
+                   accumulation=accumulation)
+    (found, other), (plain, _) = (two_processes(tmp_path, overflow=step, **options) for step in (0, None))
+    assert all(torch.equal(found[name], other[name]) for name in found)
+    assert all(torch.isfinite(value).all() for value in found.values())
+    assert (float(found['scale']), float(plain['scale'])) == (512.0, 1024.0)
+    # The same without the first step's images.
+    rest = one_process(skip=1, **dict(options, wrapper=None))
+    first = one_process(skip=3, **dict(options, wrapper=None))
+    for name in set(found) - {'scale'}:
+        assert torch.allclose(found[name], rest[name], rtol=0, atol=2e-3), name
+    assert max(float((rest[name] - first[name]).abs().max()) for name in rest if name != 'scale') > 2e-2
 
 
 @pytest.mark.slow
@@ -122,14 +144,6 @@ def test_a_step_that_a_tap_sits_out_is_reduced_once(tmp_path):
     assert not all(torch.allclose(first[n].double(), whole[n].double(), rtol=0, atol=1e-4) for n in first)
 
 
-@pytest.fixture
-def group():
-    """A process group of this process alone."""
-    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 def test_anomalies_are_not_looked_for():
     from mmafan.engine import AFANDistributedDataParallel
     with pytest.raises(ValueError, match='model_wrapper_cfg.detect_anomalous_params must be False .* got True'):
@@ -145,3 +159,13 @@ def test_a_static_graph_with_accumulation_is_refused(group):
     model = AFANDistributedDataParallel(inner, device_ids=None, static_graph=True)
     with pytest.raises(ValueError, match='model_wrapper_cfg.static_graph must be False with .*accumulative_counts'):
         ddp_worker.train(model, inner, 0, 1, accumulation=2)
+
+
+def test_two_phase_under_the_stock_wrapper_is_refused(group):
+    from mmengine.model import MMDistributedDataParallel
+
+    from . import ddp_worker
+    inner = ddp_worker.build(schedule='two_phase')
+    model = MMDistributedDataParallel(inner, device_ids=None)
+    with pytest.raises(ValueError, match="afan.schedule='two_phase' is not possible under the distributed wrapper"):
+        ddp_worker.train(model, inner, 0, 1)

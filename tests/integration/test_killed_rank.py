@@ -96,3 +96,18 @@ def test_killed_rank_ends_the_launch_and_the_run_resumes(repo, tmp_path):
     finally:
         left = end(tmp_path)
     assert left == 0
+
+
+@pytest.mark.slow
+def test_what_a_wrong_field_is_told_comes_last(repo, tmp_path):
+    """Not in the middle of what torchrun says about the processes that it ended."""
+    config, output = write_config(repo, tmp_path, EPOCHS), tmp_path / 'output.txt'
+    try:
+        launch = start(repo, tmp_path, output, config, 2, '--work-dir', str(tmp_path / 'work'), '--cfg-options',
+                       'model_wrapper_cfg.static_graph=True', 'optim_wrapper.accumulative_counts=2')
+        assert launch.wait(timeout=300) == 1
+    finally:
+        left = end(tmp_path)
+    assert left == 0
+    last = [line for line in output.read_text().splitlines() if line.strip(' =')][-1]
+    assert last.strip().startswith('ValueError: model_wrapper_cfg.static_graph must be False with ')

@@ -1,31 +1,16 @@
 """Mixed precision: float16 with a dynamic loss scale, and bfloat16, through what ``AmpOptimWrapper`` does."""
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import OptimWrapper
 
 from mmafan.passes import PassKind, current_pass
 
+from ..half import Float16OptimWrapper
+
 if not hasattr(torch.amp, 'GradScaler'):
     pytest.skip('torch before 2.3 has no loss scale on the CPU', allow_module_level=True)
-
-
-class Float16OptimWrapper(AmpOptimWrapper):
-    """``AmpOptimWrapper``, which mmengine refuses to build without an accelerator, with torch's scaler for the CPU."""
-
-    def __init__(self, scale, dtype=torch.float16, **kwargs):
-        OptimWrapper.__init__(self, **kwargs)
-        self._scale_update_param = None
-        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale, growth_interval=1000)
-        self.dtype = dtype
-
-    @contextmanager
-    def optim_context(self, model):
-        with OptimWrapper.optim_context(self, model), torch.autocast('cpu', self.dtype):
-            yield
 
 
 def afan_of(schedule='auto', learned=False, **tap):

@@ -76,6 +76,8 @@ def test_several_nodes(launch, variables, port):
     (dict(NNODES='two'), 'NNODES'),
     (dict(NNODES='2', NODE_RANK='2', MASTER_ADDR='10.0.0.1', PORT='29500'), 'NODE_RANK'),
     (dict(PYTHON='/does/not/exist'), 'PYTHON'),
+    (dict(PORT='ssh'), "PORT must be a whole number above 0, got 'ssh'"),
+    (dict(PORT='65536'), "PORT must be below 65536, got '65536'"),
 ])
 @pytest.mark.parametrize('script, args', [('dist_train.sh', ('c.py', '2')), ('dist_test.sh', ('c.py', 'w.pth', '2'))])
 def test_wrong_environment_is_one_sentence(launch, script, args, variables, name):

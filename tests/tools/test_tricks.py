@@ -22,7 +22,8 @@ def test_every_trick_stands_beside_what_it_would_replace(repo):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result['passes'], result['batch_size'], result['image_size']) == (3, 16, [32, 32])
-    names = {'baseline', 'A-FAN', 'in turn', 'concatenated', 'baseline, channels-last', 'A-FAN, channels-last'}
+    names = {'baseline', 'A-FAN', 'in turn', 'concatenated', 'baseline, channels-last', 'A-FAN, channels-last',
+             'A-FAN, same perturbation'}
     assert set(result['seconds']) == set(result['memory_bytes']) == names
     assert min(result['seconds'].values()) > 0
     assert result['memory_bytes']['concatenated'] > result['memory_bytes']['in turn']

@@ -9,6 +9,8 @@ samples do not depend on one another:
   strengths, beside one pass with all of them in one batch; one optimizer step each.
 - `channels-last`: a step of the stock model and one of A-FAN with weights and images in that
   memory format, beside the usual one.
+- `same perturbation`: a step of A-FAN that adds the perturbation of its first one again, as a step
+  does that reuses it: what the attack itself costs beside the passes.
 - with `--compile`, A-FAN's training step as `torch.compile` makes it, after twelve steps.
 
 It prints medians in units of a baseline step, and the peak memory.
@@ -94,13 +96,14 @@ def measure(args: argparse.Namespace) -> dict:
         if 'channels-last' in name:
             arms[name].model.to(memory_format=torch.channels_last)
             arms[name].model.data_preprocessor.register_forward_hook(_channels_last)
+    arms['A-FAN, same perturbation'] = Arm(cfg, device, afan=True)
+    steps['A-FAN, same perturbation'] = _with_one_perturbation(arms['A-FAN, same perturbation'].train_step)
     if args.compile:
         arms['A-FAN, compiled'] = Arm(cfg, device, afan=True)
-        model = arms['A-FAN, compiled'].model
-        model.train_step = torch.compile(model.train_step, backend=args.compile)
+        compiled = torch.compile(arms['A-FAN, compiled'].model.train_step, backend=args.compile)
+        steps['A-FAN, compiled'] = lambda data: compiled(data, arms['A-FAN, compiled'].optim_wrapper)
         for _ in range(12):  # torch compiles again for a while
-            arms['A-FAN, compiled'].train_step(small)
-        steps['A-FAN, compiled'] = arms['A-FAN, compiled'].train_step
+            steps['A-FAN, compiled'](small)
     rounds = time_in_turn(steps, [small], args.repeats, 1, Clock(device, args.cpu_time))
     owner = dict({name: name for name in steps}, **{'in turn': 'frozen', 'concatenated': 'frozen'})
     memory = {name: peak_memory(functools.partial(step, small), device)
@@ -110,6 +113,26 @@ def measure(args: argparse.Namespace) -> dict:
                 threads=torch.get_num_threads(), torch=torch.__version__, repeats=args.repeats,
                 clock='process' if args.cpu_time else 'wall', memory_bytes=memory,
                 seconds={name: statistics.median(values) for name, values in rounds.items()})
+
+
+def _with_one_perturbation(step):
+    from unittest import mock
+
+    from mmafan.passes.attack import Attack
+    attack_of, kept = Attack.run, {}
+
+    def run(attack, *args):
+        key = attack.config.where
+        if key not in kept:
+            attack_of(attack, *args)
+            kept[key] = [new - clean for new, clean in zip(attack.adversarial, attack.clean)]
+        attack.adversarial = [clean + difference for clean, difference in zip(attack.clean, kept[key])]
+
+    def one(data):
+        with mock.patch.object(Attack, 'run', run):
+            step(data)
+
+    return one
 
 
 def _channels_last(_, __, data):
@@ -134,7 +157,8 @@ def report(result: dict) -> str:
                      f'{memory / 2**20:>10.1f} MiB{memory / base[1]:>10.3f}')
     seconds = result['seconds']
     lines += ['', f'concatenated / in turn {seconds["concatenated"] / seconds["in turn"]:.3f}',
-              f'A-FAN, channels-last / A-FAN {seconds["A-FAN, channels-last"] / seconds["A-FAN"]:.3f}']
+              *(f'{name} / A-FAN {seconds[name] / seconds["A-FAN"]:.3f}'
+                for name in ('A-FAN, channels-last', 'A-FAN, same perturbation'))]
     return '\n'.join(lines)
 
 
