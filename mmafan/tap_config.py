@@ -47,8 +47,6 @@ class TapConfig:
             classification and localisation, for example.
         fraction: Share of the samples that take part, in (0, 1], on the mean over the steps: a batch too small for
             it sits some steps out, and its adversarial terms weigh so much more in the others.
-        selection: Which samples take part where ``fraction`` is below 1: ``'random'`` or ``'gradient'``, those with
-            the largest gradient of the clean loss at the tap.
         direction: ``'gradient'`` (the attack) or ``'random_sign'`` (the control: noise of equal size).
     """
     module: str
@@ -70,7 +68,6 @@ class TapConfig:
     losses: Optional[Tuple[str, ...]] = None
     attack_losses: Optional[Tuple[Tuple[str, ...], ...]] = None
     fraction: float = 1.0
-    selection: str = 'random'
     direction: str = 'gradient'
     where: str = field(default='afan.taps', repr=False, compare=False)
 
@@ -88,9 +85,6 @@ class TapConfig:
         check_choice(f'{w}.moments', self.moments, MOMENTS)
         check_choice(f'{w}.strength_sampling', self.strength_sampling, STRENGTH_SAMPLINGS)
         check_choice(f'{w}.direction', self.direction, DIRECTIONS)
-        check_choice(f'{w}.selection', self.selection, ('random', 'gradient'))
-        if self.selection == 'gradient' and not self.starts_clean:
-            fail(f'{w}.selection', self.selection, "'random' where the attack does not need the clean gradient")
         check_integer(f'{w}.num_groups', self.num_groups, 1)
         if self.radius is not None:
             check_number(f'{w}.radius', self.radius, 'None or a number above 0', 0, open_low=True)

@@ -36,11 +36,9 @@ class AdversarialPasses:
                 count = num_chosen(batch.size, tap.fraction, self._least(), runtime.iteration)
                 if count == 0:
                     continue
-                if count < batch.size and tap.selection == 'random':
+                if count < batch.size:
                     indices = torch.randperm(batch.size, generator=self._generator(index))[:count].sort().values
             tails.append(Tail(self, recording, batch, run, name, tap, indices))
-            if tap.fraction < 1 and tap.selection == 'gradient' and count < batch.size:
-                tails[-1].count = count
         return tails
 
     def _generator(self, *numbers: int) -> torch.Generator:
@@ -59,13 +57,10 @@ class AdversarialPasses:
         runtime = self.afan
         order = list(runtime.taps)
         for tail in tails:
-            given = gradients.get(tail.name)
-            if tail.count is not None:
-                tail, given = tail.narrow(given)
             name, tap, features = tail.name, tail.tap, tail.features
             attack = Attack(tap, features, self._generator(order.index(name), 1), runtime.strength_scale,
                             tail.capture.autocast)
-            attack.run(given, tail.gradients)
+            attack.run(gradients.get(name), tail.gradients)
             if runtime.measure:
                 runtime.diagnostics[f'{name}_relative_size'] = attack.relative_size()
             runtime.count_samples(name, attack.num_skipped, tap.num_steps * sum(len(f) for f in features))

@@ -1,7 +1,7 @@
 """The part of a model after one tap, for one recorded batch: its losses and gradients at other features."""
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -34,7 +34,6 @@ class Tail:
         self.tap: TapConfig = model.afan.config.taps[name] if tap is None else tap
         self.batch = batch if indices is None else batch.select(indices)
         self.indices = indices
-        self.count: Optional[int] = None
         self.capture = recording.captures[name]
         half = any(f.dtype == torch.float16 for f in self.capture.features)
         # Keeps half-precision gradients from vanishing; the directions of an attack do not depend on it.
@@ -47,16 +46,6 @@ class Tail:
 
     def _part(self, tensor: Tensor) -> Tensor:
         return tensor if self.indices is None else tensor[self.indices.to(tensor.device)]
-
-    def narrow(self, gradients: Sequence[Optional[Tensor]]) -> Tuple['Tail', List[Optional[Tensor]]]:
-        """Keep the ``count`` samples with the largest gradients."""
-        if self.count is None:
-            return self, list(gradients)
-        squares = sum(g.detach().double().flatten(1).square().sum(1) for g in gradients if g is not None)
-        norms = torch.as_tensor(squares).nan_to_num(-1.0, -1.0, -1.0).cpu()
-        indices = norms.topk(self.count).indices.sort().values
-        tail = Tail(self.model, self.recording, self.batch, self.run, self.name, self.tap, indices)
-        return tail, [None if g is None else tail._part(g) for g in gradients]
 
     def select(self, losses: Losses) -> Losses:
         """Keep the losses of the tap that depend on it."""
