@@ -1,17 +1,7 @@
 # The question of classification_tune_weights.py on handwritten digits, where 30 epochs are nearly enough; images of
 # classification_tune_digits.py.
-config = '../mmpretrain/resnet_afan_digits.py'
-metric = 'accuracy/top1'
+_base_ = './classification_tune_digits.py'
 seeds = [100, 101, 102, 103, 104]
-quarters = [list(range(start, 899, 4)) for start in range(4)]  # of the images that are not for testing
-options = {
-    'train_dataloader.dataset.num_train_samples': None,
-    'train_dataloader.dataset.indices': quarters[0],
-    'val_dataloader.dataset.split': 'train',
-    'val_dataloader.dataset.indices': quarters[2] + quarters[3],
-    'default_hooks.checkpoint.interval': 30,
-    'train_cfg.val_interval': 30,
-}
 
 
 def arm(clean_weight, step_size):
@@ -24,6 +14,7 @@ def arm(clean_weight, step_size):
 
 
 arms = {
+    '_delete_': True,
     'baseline': dict(stock=True),
     # The sum of the weights 1 and 0.5, in the learning rate.
     'equal loss scale': dict(stock=True, options={'optim_wrapper.optimizer.lr': 0.15}),
@@ -32,5 +23,4 @@ arms = {
     'A-FAN, 0.5 + 0.5': arm(0.5, 0.01),
     'A-FAN, 1 + 0.5': arm(1.0, 0.01),
 }
-cost_repeats = 0
-del arm, quarters
+del arm
