@@ -48,12 +48,12 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
         model = self.module
-        if isinstance(model, AFANModelMixin):
-            check_not_compiled(self)
-        two_phase = isinstance(model, AFANModelMixin) and model.runs_two_phase(optim_wrapper)
+        if not isinstance(model, AFANModelMixin):
+            return super().train_step(data, optim_wrapper)
+        check_not_compiled(self)
+        two_phase = model.runs_two_phase(optim_wrapper)
         # Every step of a static graph must use the same parameters: all, also while A-FAN is off.
-        anchored = self._is_static and isinstance(model, AFANModelMixin) and model.owns_step(optim_wrapper)
-        if two_phase or anchored:
+        if two_phase or (self._is_static and model.owns_step(optim_wrapper)):
             learns_graph, self._learns_graph = self._learns_graph, False
             if learns_graph and not optim_wrapper.should_sync():
                 raise ValueError('model_wrapper_cfg.static_graph must be False with optim_wrapper.accumulative_counts '

@@ -122,7 +122,7 @@ def _with_one_perturbation(step):
     attack_of, kept = Attack.run, {}
 
     def run(attack, *args):
-        key = attack.config.where
+        key = attack.config.where, *(feature.shape for feature in attack.clean)  # as many samples take part
         if key not in kept:
             attack_of(attack, *args)
             kept[key] = [new - clean for new, clean in zip(attack.adversarial, attack.clean)]
