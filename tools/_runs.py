@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
 import os
 import os.path as osp
-import shutil
 import sys
 import time
 import warnings
@@ -18,8 +18,11 @@ from _common import build_runner
 
 
 def fingerprint(cfg: Any, data: dict) -> str:
-    """Identify a run by its config and the settings of its data, whatever folder it is written to."""
-    fields = {k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'resume')}
+    """Identify a run by its config and the settings of its data, whatever folder it is written to.
+
+    The recipe that a base config offers does not count, only what the model has taken of it.
+    """
+    fields = {k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'resume', 'afan_recipe')}
     return hashlib.sha256(json.dumps([fields, data], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -62,19 +65,19 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         hooks: Further mmengine hooks.
 
     Returns:
-        ``metrics``: numbers of the last validation by name; ``seconds`` that training took, of the last session where
-        the run was resumed; ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished
-        before.
+        ``metrics``: numbers of the last validation by name (what is not one number is left out); ``seconds`` that
+        training took, of the last session where the run was resumed; ``versions`` of the packages; ``fingerprint``;
+        ``reused``: whether the run was finished before.
     """
     result_path, start_path = (osp.join(cfg.work_dir, name) for name in ('result.json', 'started.json'))
     identity = fingerprint(cfg, data)
     result = read_json(result_path)
     if result.get('fingerprint') == identity:
         return dict(result, reused=True)
-    started = read_json(start_path)
-    if started and started.get('fingerprint') != identity:
-        shutil.rmtree(cfg.work_dir)  # a run with other settings
+    if put_aside(cfg.work_dir, identity):
+        return train_once(cfg, data, on_epoch, hooks)
     os.makedirs(cfg.work_dir, exist_ok=True)
+    check_last_checkpoint(cfg.work_dir)
     write_json(start_path, dict(fingerprint=identity))
     from mmengine.hooks import Hook
     found: Dict[str, float] = {}
@@ -87,7 +90,9 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
                 on_epoch(runner.epoch + 1, float(runner.message_hub.get_scalar('train/loss').current()))
 
         def after_val_epoch(self, runner, metrics=None) -> None:
-            found.update({k: float(v) for k, v in metrics.items()})
+            for name, value in metrics.items():
+                with contextlib.suppress(TypeError, ValueError, RuntimeError):  # lists, tensors of several values
+                    found[name] = float(value)
 
     with quiet():
         from _cpu import adapt_to_cpu
@@ -104,6 +109,41 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     result = dict(metrics=found, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
     write_json(result_path, result)
     return dict(result, reused=False)
+
+
+def put_aside(work_dir: str, identity: str) -> bool:
+    """Keep a run with other settings in a folder of its own, and take back the one asked for; True if it was there."""
+    other = read_json(osp.join(work_dir, 'started.json')).get('fingerprint', identity)
+    if other != identity:
+        os.replace(work_dir, f'{work_dir}.{other[:8]}')
+    kept = f'{work_dir}.{identity[:8]}'
+    if osp.exists(work_dir) or not osp.exists(kept):
+        return False
+    os.replace(kept, work_dir)
+    return True
+
+
+def check_last_checkpoint(work_dir: str) -> None:
+    """Let a resume find a checkpoint that is whole, or none.
+
+    mmengine (0.10.7) writes the name of the last checkpoint in place, after it has removed those that are too many: a
+    kill in between leaves an empty name, or that of a file that is gone.
+    """
+    import torch
+    record = osp.join(work_dir, 'last_checkpoint')
+    if not osp.exists(record):
+        return
+    with open(record) as file:
+        named = file.read().strip()
+    if named and osp.exists(named):
+        return
+    for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*_*.pth')), key=osp.getmtime, reverse=True):
+        with contextlib.suppress(Exception):  # whatever torch raises for half a file
+            torch.load(path, map_location='cpu', weights_only=False)
+            with open(record, 'w') as file:
+                file.write(path)
+            return
+    os.remove(record)
 
 
 def versions() -> Dict[str, str]:

@@ -57,7 +57,6 @@ class Study:
         metric: Name of the metric in the logs of the validation.
         seeds: Numbers; runs of the same seed are a pair.
         options: Fields to override in every arm, by dotted name.
-        cost_repeats: Rounds of the measurement of each arm's step, 0 for none.
         data_set: Name of the data set; empty where the study names none.
     """
     path: str
@@ -66,7 +65,6 @@ class Study:
     metric: str
     seeds: Sequence[int] = (0, 1, 2)
     options: Dict[str, Any] = field(default_factory=dict)
-    cost_repeats: int = 5
     data_set: str = ''
 
     @property
@@ -94,7 +92,10 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
         One study for each of the data sets, or one where the file names none.
     """
     require_file(path, 'study file', ('.py', ))
-    values = Config.fromfile(path).to_dict()
+    try:
+        values = Config.fromfile(path).to_dict()
+    except Exception as error:  # whatever its Python raises
+        stop(f'{path} cannot be read: {type(error).__name__}: {error}')
     arms = values.pop('arms', None)
     if not isinstance(arms, dict) or BASELINE not in arms or len(arms) < 2:
         stop(f'arms of {path} must be a dict with {BASELINE!r} and at least one other arm, got '
@@ -112,8 +113,8 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
     seeds = values.get('seeds', Study.seeds)
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = list(range(seeds))
-    if (not isinstance(seeds, (list, tuple)) or not seeds or len(set(seeds)) != len(seeds)
-            or not all(isinstance(s, int) and s >= 0 for s in seeds)):
+    if (not isinstance(seeds, (list, tuple)) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds)
+            or len(set(seeds)) != len(seeds)):
         stop(f'seeds of {path} must be a number of at least 1 or different numbers of at least 0, got '
              f'{values.get("seeds")!r}')
     values['seeds'] = list(seeds)
@@ -122,6 +123,11 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
     for where, given in given_options.items():
         if not isinstance(given, dict):
             stop(f"{where} of {path} must be a dict, such as {{'train_cfg.max_epochs': 10}}, got {given!r}")
+    for where, names in (('arms', arms), ('data_sets', sets)):
+        for name in names:
+            if not isinstance(name, str) or name.startswith('.') or '/' in name or '\\' in name:
+                stop(f"the names in {where} of {path} name folders: they must be texts without slashes that do not "
+                     f"begin with a dot, such as 'A-FAN', got {name!r}")
     for name, arm in arms.items():
         if not isinstance(arm, dict):
             stop(f'arms.{name} of {path} must be a dict, such as dict(options=...), got {arm!r}')
@@ -142,10 +148,10 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
     """Return the config of one run, as ``tools/train.py`` would train it."""
     from mmafan.analysis.arm import baseline_model
     arm = study.arms[arm_name]
-    path = str(arm.config or study.config)
-    if '::' not in path:  # a file, not a config of a package
-        path = osp.join(osp.dirname(study.path), path)
+    path = osp.join(osp.dirname(study.path), str(arm.config or study.config))
     cfg = load_config(path, {**copy.deepcopy(study.options), **copy.deepcopy(arm.options)})
+    if 'model' not in cfg:
+        raise ValueError(f'{path} must be a whole config, got one without the field model')
     if arm.stock:
         cfg.model = baseline_model(cfg)[0]
         cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or []
@@ -173,18 +179,18 @@ def interval(values: Sequence[float]) -> float:
     return float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
 
 
-def summarise(study: Study, results: Dict[str, Dict[int, float]], costs: Dict[str, float]) -> List[Dict[str, Any]]:
+def summarise(study: Study, results: Dict[str, Dict[int, float]], compute: Dict[str, float]) -> List[Dict[str, Any]]:
     """Compare every arm with the baseline.
 
     Args:
         study: The study.
         results: The metric by arm and seed.
-        costs: Cost of a step in baseline steps, by arm; arms that were not measured are missing.
+        compute: What each arm's training computes, in trainings of the baseline; arms that are missing have none.
 
     Returns:
         For each arm ``arm``, ``runs``, ``mean``, ``deviation`` (unbiased; None for one run), ``difference`` (mean of
         the paired differences to the baseline), ``interval`` (of the difference: half its 95 % confidence interval) and
-        ``cost``.
+        ``compute``.
     """
     rows = []
     for name in study.arms:
@@ -196,7 +202,7 @@ def summarise(study: Study, results: Dict[str, Dict[int, float]], costs: Dict[st
             arm=name, runs=len(values), mean=statistics.fmean(values) if values else None,
             deviation=statistics.stdev(values) if len(values) > 1 else None,
             difference=statistics.fmean(pairs) if compared else None,
-            interval=interval(pairs) if compared and len(pairs) > 1 else None, cost=costs.get(name)))
+            interval=interval(pairs) if compared and len(pairs) > 1 else None, compute=compute.get(name)))
     return rows
 
 
@@ -244,13 +250,13 @@ def table(study: Study, rows: Sequence[Dict[str, Any]]) -> str:
         return '' if value is None else format(value, form)
 
     form = number_form(row['mean'] for row in rows)
-    lines = [f'| arm | runs | {study.metric} | deviation | difference to the baseline (95 % interval) | step |',
+    lines = [f'| arm | runs | {study.metric} | deviation | difference to the baseline (95 % interval) | compute |',
              '|---|---|---|---|---|---|']
     for row in rows:
         difference = number(row['difference'], f'+{form}')
         if row['interval'] is not None:
             difference += f' ± {row["interval"]:{form}}'
         cells = [row['arm'], row['runs'], number(row['mean'], form), number(row['deviation'], form), difference,
-                 number(row['cost'])]
+                 number(row['compute'])]
         lines.append(f'| {" | ".join(map(str, cells))} |')
     return '\n'.join(lines)

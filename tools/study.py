@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import os.path as osp
 import signal
@@ -28,6 +29,7 @@ from mmengine.config import DictAction
 
 COLUMNS = ('data_set', 'arm', 'seed', 'metric', 'value', 'seconds', 'config_sha256', 'versions')
 Run = Tuple[str, str, int]  # data set, arm, seed
+PARENT = 'MMAFAN_STUDY_PROCESS'  # the environment variable that tells a run who started it
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -35,12 +37,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train and compare the arms of a study.')
     parser.add_argument('study', help='study file')
     parser.add_argument('--work-dir', help='where runs and results go (default: work_dirs/studies/<name of the study>)')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
+    parser.add_argument('--jobs', type=int,
+                        help='runs at the same time (default: one for each GPU, or else core, four at the most)')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch on the CPU, in each run (default: 1)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP + '; in every arm')
     parser.add_argument('--run', nargs=3, metavar=('DATA_SET', 'ARM', 'SEED'), help=argparse.SUPPRESS)  # one, here
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)
+    if args.jobs is None:
+        args.jobs = 1 if args.run else min(len(visible_devices()) or os.cpu_count() or 1, 4)
     for name in ('jobs', 'threads'):
         if getattr(args, name) < 1:
             stop(f'--{name} must be at least 1, got {getattr(args, name)}')
@@ -52,9 +57,8 @@ def train_one(study: Study, arm: str, seed: int, work_dir: str) -> None:
     train_once(run_config(study, arm, seed, work_dir), {})
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """End this process when the one that started it has ended, however that was: two must not train in one folder."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -70,7 +74,7 @@ def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict
     result = read_json(osp.join(run_folder(study, work_dir, arm, seed), 'result.json'))
     if not result or result['fingerprint'] != fingerprint(cfg, {}):
         return None
-    if study.metric not in result['metrics']:
+    if result['metrics'] and study.metric not in result['metrics']:
         stop(f'metric of {study.path} must be one of {sorted(result["metrics"])}, got {study.metric!r}')
     return result
 
@@ -87,8 +91,10 @@ def visible_devices() -> List[str]:
 def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) -> Dict[Run, Dict[str, Any]]:
     """Train every run that is not finished, ``args.jobs`` at a time; return all results.
 
-    A run that fails is told at once and does not keep the others from running; it is missing in what is returned.
+    A run that fails is told at once and does not keep the others from running; it is missing in what is returned. Every
+    run is a row of ``rows.csv`` as soon as it is finished.
     """
+    rows_path = osp.join(work_dir, 'rows.csv')
     by_name = {study.data_set: study for study in studies}
     waiting = [(study.data_set, arm, seed) for study in studies for seed in study.seeds for arm in study.arms]
     results: Dict[Run, Dict[str, Any]] = {}
@@ -96,15 +102,28 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
     slots: Dict[Run, int] = {}
     total = len(waiting)
     devices = visible_devices()
+
+    def keep(key: Run, found: Dict[str, Any]) -> bool:
+        name, arm, seed = key
+        metric = by_name[name].metric
+        if math.isfinite(found['metrics'].get(metric, math.nan)):
+            results[key] = found
+            write_rows(studies, results, rows_path)
+            return True
+        print(f'the run of arm {arm!r} with seed {seed} has no finite {metric!r}: its validation gave '
+              f'{found["metrics"] or "no number"}; it is trained again when '
+              f'{run_folder(by_name[name], work_dir, arm, seed)} is removed', file=sys.stderr, flush=True)
+        return False
+
     try:
         while waiting or running:
             while waiting and len(running) < args.jobs:
                 name, arm, seed = key = waiting.pop(0)
                 found = result_of(by_name[name], arm, seed, work_dir)
                 if found is not None:
-                    results[key] = found
+                    keep(key, found)
                     continue
-                environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+                environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), **{PARENT: str(os.getpid())})
                 slots[key] = min(set(range(args.jobs)) - set(slots.values()))
                 if devices:
                     environment['CUDA_VISIBLE_DEVICES'] = devices[slots[key] % len(devices)]
@@ -122,7 +141,8 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
                 found = result_of(by_name[name], arm, seed, work_dir)
                 if found is None:  # its config is another one than this process reads: the file has been changed
                     stop(f'{studies[0].path} has changed while the study ran; call the same command again')
-                results[key] = found
+                if not keep(key, found):
+                    continue
                 metric = by_name[name].metric
                 print(f'[{len(results)}/{total}] {label}, seed {seed}: {metric} {found["metrics"][metric]:.4f} in '
                       f'{found["seconds"]:.0f} s', flush=True)
@@ -135,33 +155,29 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
     return results
 
 
-def measure_costs(study: Study, args: argparse.Namespace, work_dir: str) -> Dict[str, float]:
-    """Measure the step of every arm with A-FAN in steps of its stock model, one arm after the other."""
-    import torch
+def count_compute(study: Study, work_dir: str) -> Dict[str, float]:
+    """Count what the training of every arm computes, in trainings of the baseline; empty where that fails."""
     from _cpu import adapt_to_cpu
 
-    from mmafan.analysis import load_batches, measure_step_cost
-    torch.set_num_threads(args.threads)
-    costs = {}
+    from mmafan.analysis import count_training_flops
+    counts = {}
     for name in study.arms:
         cfg = run_config(study, name, study.seeds[0], work_dir)
-        if 'afan' not in cfg.model:
-            if name == BASELINE:
-                costs[name] = 1.0
-            continue
-        path = osp.join(work_dir, study.data_set, name, 'cost.json')
-        key = fingerprint(cfg, dict(repeats=study.cost_repeats, threads=args.threads))
+        path = osp.join(work_dir, study.data_set, name, 'compute.json')
+        key = fingerprint(cfg, {})
         known = read_json(path)
-        if known.get('key') != key:
-            print(f'measuring the cost of a step of {name} ...', flush=True)
-            with quiet():
-                adapt_to_cpu(cfg)
-                cost = measure_step_cost(cfg, load_batches(cfg, 2), study.cost_repeats, published=False, memory=False,
-                                         process_time=not torch.cuda.is_available())
-            known = dict(key=key, cost=cost.to_dict())
+        if known.get('fingerprint') != key:
+            try:
+                with quiet():
+                    adapt_to_cpu(cfg)
+                    known = dict(fingerprint=key, flops=count_training_flops(cfg))
+            except Exception as error:  # a model or a loader of any kind: the table is there without it
+                print(f'what the arms compute is not counted: {name}: {type(error).__name__}: {error}',
+                      file=sys.stderr)
+                return {}
             write_json(path, known)
-        costs[name] = known['cost']['ratios']['afan_over_baseline']
-    return costs
+        counts[name] = known['flops']
+    return {name: count / counts[BASELINE] for name, count in counts.items()}
 
 
 def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], path: str) -> None:
@@ -171,16 +187,17 @@ def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], pat
          result['fingerprint'], ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
         for study in studies for arm in study.arms for seed in study.seeds
         for result in [results.get((study.data_set, arm, seed))] if result]
-    with open(path, 'w', newline='') as file:
+    with open(path + '.part', 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
+    os.replace(path + '.part', path)
 
 
-def report(study: Study, values: Dict[str, Dict[int, float]], costs: Dict[str, float], work_dir: str) -> str:
+def report(study: Study, values: Dict[str, Dict[int, float]], compute: Dict[str, float], work_dir: str) -> str:
     """Draw the results on one data set; return their table and what it says about the controls."""
     from mmafan.visualization import draw_arms
-    rows = summarise(study, values, costs)
+    rows = summarise(study, values, compute)
     draw_arms({name: list(runs.values()) for name, runs in values.items()}, study.metric,
               osp.join(work_dir, study.data_set, 'arms.png'), baseline=BASELINE)
     title = [f'{study.data_set}:'] if study.data_set else []
@@ -190,16 +207,18 @@ def report(study: Study, values: Dict[str, Dict[int, float]], costs: Dict[str, f
 def main(argv=None) -> None:
     """Train, measure, print."""
     args = parse_args(argv)
+    if args.run:
+        end_with_parent(int(os.environ[PARENT]))
     studies = load_study(args.study, args.cfg_options)
     work_dir = args.work_dir or osp.join('work_dirs', 'studies', studies[0].name)
     try:
         for study in studies:
             for arm in study.arms:  # a wrong arm is told before anything runs
                 run_config(study, arm, study.seeds[0], work_dir)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        stop(f'arms.{arm} of {args.study}{f" with {study.data_set}" if study.data_set else ""}: {error}')
+    except Exception as error:  # whatever the Python of a config raises
+        kind = '' if isinstance(error, (ValueError, TypeError, OSError)) else f'{type(error).__name__}: '
+        stop(f'arms.{arm} of {args.study}{f" with {study.data_set}" if study.data_set else ""}: {kind}{error}')
     if args.run:
-        end_with_parent()
         import torch
         torch.set_num_threads(args.threads)
         name, arm, seed = args.run
@@ -208,21 +227,24 @@ def main(argv=None) -> None:
     os.makedirs(work_dir, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        results = train_all(studies, args, work_dir)
+        finish(studies, args, work_dir)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here')
         raise SystemExit(130)
-    write_rows(studies, results, osp.join(work_dir, 'rows.csv'))
+
+
+def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) -> None:
+    """Train what is not finished, count, print."""
+    results = train_all(studies, args, work_dir)
     missing = sum(len(study.arms) * len(study.seeds) for study in studies) - len(results)
     if missing:
         stop(f'{missing} runs failed; those that did not are rows of {osp.join(work_dir, "rows.csv")}, and the same '
              'command goes on from here')
     texts = []
     for study in studies:
-        costs = measure_costs(study, args, work_dir) if study.cost_repeats else {}
         values = {arm: {seed: results[study.data_set, arm, seed]['metrics'][study.metric] for seed in study.seeds}
                   for arm in study.arms}
-        texts.append(report(study, values, costs, work_dir))
+        texts.append(report(study, values, count_compute(study, work_dir), work_dir))
     text = '\n\n'.join(texts)
     with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')

@@ -28,5 +28,4 @@ arms = {
     'noise 0.1': dict(control=True, options={f'{tap}.direction': 'random_sign', f'{tap}.step_size': 0.1}),
     'A-FAN': dict(),
 }
-cost_repeats = 3
 del quarters, tap

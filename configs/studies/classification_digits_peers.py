@@ -45,5 +45,4 @@ arms = {
     'A-FAN + mixup': dict(options=augment('Mixup')),
     'A-FAN + CutMix': dict(options=augment('CutMix')),
 }
-cost_repeats = 0
 del augment, exchange, quarters, tap

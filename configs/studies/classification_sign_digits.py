@@ -38,5 +38,4 @@ arms = {
     'noise': dict(control=True, options=arm(direction='random_sign')),
     'A-FAN': dict(options=arm()),
 }
-cost_repeats = 5
 del arm, load, pack, resize

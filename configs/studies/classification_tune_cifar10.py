@@ -15,7 +15,6 @@ options = {
     ],
     'default_hooks.checkpoint.interval': 30,
 }
-cost_repeats = 0
 
 
 def arm(module, step_size, **fields):

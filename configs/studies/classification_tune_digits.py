@@ -12,7 +12,6 @@ options = {
     'default_hooks.checkpoint.interval': 30,
     'train_cfg.val_interval': 30,
 }
-cost_repeats = 0
 
 
 def arm(module, step_size, options={}, **fields):

@@ -26,5 +26,4 @@ arms = {
     'A-FAN, 1 + 0.5': arm(1.0, 0.5),
     'A-FAN 0.1, 1 + 0.5': arm(1.0, 0.5, step_size=0.1),
 }
-cost_repeats = 0
 del arm

@@ -30,5 +30,4 @@ arms = {
     'noise': dict(control=True, options=both(direction='random_sign')),
     'A-FAN': dict(),
 }
-cost_repeats = 0
 del both, size

@@ -58,5 +58,4 @@ arms = {
         'model.afan.batch_norm': 'separate',
     }),
 }
-cost_repeats = 3
 del both, images, taps

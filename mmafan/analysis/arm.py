@@ -50,7 +50,12 @@ class Arm:
         from mmengine.optim import build_optim_wrapper
         from mmengine.registry import init_default_scope
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        model, fields = baseline_model(cfg)
+        if afan or 'afan' in cfg.model:
+            model, fields = baseline_model(cfg)
+        else:
+            model = copy.deepcopy(cfg.model)
+            if 'data_preprocessor' in cfg:
+                model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
         if afan:
             model.update(type=cfg.model.type, afan=fields)
         torch.manual_seed(0)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os.path as osp
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -34,6 +35,11 @@ def load_batches(cfg: Any, count: int, batch_size: Optional[int] = None) -> List
     Raises:
         ValueError: If there is not one batch.
     """
+    return read_batches(cfg, count, batch_size)[0]
+
+
+def read_batches(cfg: Any, count: int, batch_size: Optional[int] = None) -> Tuple[List[Any], int]:
+    """Do what :func:`load_batches` does; return the number of batches in an epoch beside them."""
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -44,15 +50,12 @@ def load_batches(cfg: Any, count: int, batch_size: Optional[int] = None) -> List
     if batch_size is not None:
         loader.pop('batch_sampler', None)
         loader['batch_size'] = batch_size
-    batches = []
-    for batch in Runner.build_dataloader(loader, seed=0):
-        batches.append(batch)
-        if len(batches) == count:
-            break
+    built = Runner.build_dataloader(loader, seed=0)
+    batches = list(itertools.islice(built, count))
     if not batches:
         raise ValueError(f'train_dataloader must give at least one batch, got none from '
                          f'{data_folder(cfg)!r}')
-    return batches
+    return batches, len(built)
 
 
 def image_size_of(cfg: Any) -> Tuple[int, int]:

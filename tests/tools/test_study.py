@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -26,7 +27,7 @@ def study(repo, monkeypatch):
 def write(repo, tmp_path):
 
     def write(**fields):
-        values = dict(config=str(repo / CONFIG), metric='accuracy/top1', seeds=2, cost_repeats=0,
+        values = dict(config=str(repo / CONFIG), metric='accuracy/top1', seeds=2,
                       arms=dict(baseline=dict(stock=True), afan=dict()))
         values.update(fields)
         path = tmp_path / 'mine.py'
@@ -43,6 +44,10 @@ def write(repo, tmp_path):
     (dict(seeds=2.5), 'seeds of .* must be a number of at least 1 or different numbers of at least 0, got 2.5'),
     (dict(options=None), "options of .* must be a dict, such as .*, got None"),
     (dict(seeds=0), 'seeds of .* must be a number of at least 1 or different numbers of at least 0, got 0'),
+    (dict(seeds=[[1]]), r'different numbers of at least 0, got \[\[1\]\]'),
+    (dict(arms={'baseline': dict(), '../a': dict()}), r"the names in arms of .* name folders: .*, got '../a'"),
+    (dict(data_sets={'.a': dict()}), r"the names in data_sets of .* must be texts without slashes .*, got '.a'"),
+    (dict(cost_repeats=3), "has no field 'cost_repeats'"),
     (dict(seeds=[1, 1]), r'different numbers of at least 0, got \[1, 1\]'),
     (dict(seed=3), "mine.py has no field 'seed'; its fields are .*seeds"),
     (dict(arms=dict(baseline=dict(stok=True), a=dict())), "arms.baseline of .* has no field 'stok'; its fields are "
@@ -55,7 +60,6 @@ def write(repo, tmp_path):
     (dict(config=...), r'arms.baseline.config of .* must be a config file, as the study names none'),
 ])
 def test_a_wrong_study_is_one_sentence(study, write, capsys, fields, sentence):
-    import re
     with pytest.raises(SystemExit):
         study.load_study(write(**fields))
     lines = capsys.readouterr().err.splitlines()
@@ -66,6 +70,54 @@ def test_a_missing_study_file_is_one_sentence(study, capsys):
     with pytest.raises(SystemExit):
         study.load_study('no/such.py')
     assert "there is no study file 'no/such.py'" in capsys.readouterr().err
+
+
+def test_a_study_file_or_config_that_python_cannot_read_is_one_sentence(study, write, tmp_path, capsys):
+    tool = importlib.import_module('study')
+    broken = tmp_path / 'broken.py'
+    broken.write_text('arms = dict(')
+    with pytest.raises(SystemExit):
+        study.load_study(str(broken))
+    assert 'broken.py cannot be read: SyntaxError: ' in capsys.readouterr().err
+    whole = dict(baseline=dict(stock=True), mine=dict(config='none.py'))
+    for config, sentence in (('a = nothing', "arms.mine of .*: NameError: name 'nothing' is not defined"),
+                             ('a = 1', 'arms.mine of .*: .*none.py must be a whole config, got one without the field '
+                                       'model')):
+        (tmp_path / 'none.py').write_text(config)
+        with pytest.raises(SystemExit):
+            tool.main([write(arms=whole), '--work-dir', str(tmp_path / 'work')])
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and re.search(sentence, lines[0])
+
+
+@pytest.mark.parametrize('metrics, sentence', [
+    ({}, "has no finite 'accuracy/top1': its validation gave no number"),
+    ({'accuracy/top1': float('nan')}, "has no finite 'accuracy/top1': its validation gave {'accuracy/top1': nan}"),
+    ({'mIoU': 1.0}, r"metric of .*mine.py must be one of \['mIoU'\], got 'accuracy/top1'"),
+])
+def test_a_run_without_the_metric_is_told_and_keeps_the_others(study, write, tmp_path, capsys, metrics, sentence):
+    tool, runs = importlib.import_module('study'), importlib.import_module('_runs')
+    path = write(seeds=1)
+    [found] = study.load_study(path)
+    for arm, values in (('afan', metrics), ('baseline', {'accuracy/top1': 50.0})):
+        cfg = study.run_config(found, arm, 0, str(tmp_path))
+        os.makedirs(cfg.work_dir)
+        runs.write_json(os.path.join(cfg.work_dir, 'result.json'), dict(
+            fingerprint=runs.fingerprint(cfg, {}), metrics=values, seconds=1.0, versions={}))
+    with pytest.raises(SystemExit):
+        tool.main([path, '--work-dir', str(tmp_path)])
+    errors = capsys.readouterr().err
+    assert re.search(sentence, errors) and 'Traceback' not in errors
+    assert (tmp_path / 'rows.csv').read_text().splitlines()[1].startswith(',baseline,0,accuracy/top1,50.0,')
+
+
+def test_a_run_ends_when_the_study_that_started_it_is_gone(repo, write, tmp_path):
+    with subprocess.Popen([sys.executable, '-c', '']) as gone:
+        gone.wait()
+    done = subprocess.run([sys.executable, 'tools/study.py', write(), '--work-dir', str(tmp_path / 'work'), '--run', '',
+                           'baseline', '0'], cwd=str(repo), env=dict(os.environ, MMAFAN_STUDY_PROCESS=str(gone.pid)),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 1 and not (tmp_path / 'work').exists()
 
 
 def test_arms_are_configs(study, write):
@@ -125,15 +177,16 @@ def test_the_table_by_hand(study):
     found = study.Study('s.py', None, arms, 'm')
     results = dict(baseline={0: 10.0, 1: 20.0, 2: 30.0}, a={0: 11.0, 1: 22.0, 2: 33.0})
     rows = study.summarise(found, results, dict(baseline=1.0, a=1.5))
-    assert rows[0] == dict(arm='baseline', runs=3, mean=20.0, deviation=10.0, difference=None, interval=None, cost=1.0)
-    assert rows[1]['mean'] == 22 and rows[1]['difference'] == 2 and rows[1]['cost'] == 1.5
+    assert rows[0] == dict(arm='baseline', runs=3, mean=20.0, deviation=10.0, difference=None, interval=None,
+                           compute=1.0)
+    assert rows[1]['mean'] == 22 and rows[1]['difference'] == 2 and rows[1]['compute'] == 1.5
     assert rows[1]['interval'] == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
     assert study.table(found, rows).splitlines()[2:] == ['| baseline | 3 | 20.00 | 10.00 |  | 1.00 |',
                                                          '| a | 3 | 22.00 | 11.00 | +2.00 ± 2.48 | 1.50 |']
     small = study.table(found, study.summarise(found, dict(baseline={0: 0.741}, a={0: 0.748}), {}))
     assert small.splitlines()[3] == '| a | 1 | 0.7480 |  | +0.0070 |  |'
     [_, one] = study.summarise(found, dict(baseline={0: 1.0}, a={0: 3.0}), {})
-    assert (one['deviation'], one['difference'], one['interval'], one['cost']) == (None, 2.0, None, None)
+    assert (one['deviation'], one['difference'], one['interval'], one['compute']) == (None, 2.0, None, None)
 
 
 def test_runs_share_the_visible_gpus(study, monkeypatch):

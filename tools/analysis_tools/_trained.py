@@ -201,7 +201,7 @@ def make_parser(description: str, picture: str, num_batches: int, several: bool 
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', nargs='+' if several else None, help='checkpoint file or URL' + (
         '; several stand side by side, LABEL=FILE names one' if several else ''))
-    parser.add_argument('--split', choices=SPLITS, default='val', help='data loader to read (default: val)')
+    parser.add_argument('--split', choices=SPLITS, default='val', help='data loader to read (default: %(default)s)')
     parser.add_argument('--num-batches', type=positive, default=num_batches,
                         help=f'batches to average over (default: {num_batches})')
     parser.add_argument('--batch-size', type=positive, help='samples in a batch (default: config)')

@@ -1,7 +1,7 @@
 """Sweep the tap and the step size (and the strength) of A-FAN, and draw the differences to the stock model as a map.
 
     python tools/analysis_tools/sweep.py CONFIG --taps backbone.layer1 backbone.layer2 --step-sizes 0 0.03 0.1 0.3 \
-        --metric accuracy/top1 --seeds 3 --jobs 2
+        --metric accuracy/top1 --seeds 3
 
 It writes a study (configs/studies/README.md) into its work folder and runs it with tools/study.py: one arm for every
 tap, step size and strength, and the stock model. So a killed sweep goes on where it was when the same command is called
@@ -44,10 +44,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--tap', metavar='NAME', help='which of the taps in the config is moved (default: its first)')
     parser.add_argument('--alone', action='store_true', help="without the config's other taps")
     parser.add_argument('--step-unit', choices=['absolute', 'std'], help='unit of the step sizes (default: config)')
-    parser.add_argument('--jobs', type=positive, default=1, help='runs at the same time (default: 1)')
+    parser.add_argument('--jobs', type=positive, help='runs at the same time (default: as for tools/study.py)')
     parser.add_argument('--threads', type=positive, default=1, help='threads of torch on the CPU, in each run')
-    parser.add_argument('--cost-repeats', type=int, default=0, metavar='N',
-                        help="rounds of the measurement of each arm's step (default: 0, none)")
     parser.add_argument('--work-dir', help='for runs and results (default: work_dirs/sweeps/<config name>)')
     parser.add_argument('--out', metavar='PICTURE', help='picture to write (default: sweep.png in the work folder)')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
@@ -107,8 +105,7 @@ def make_arms(args: argparse.Namespace, taps: Dict[str, Any]) -> Dict[str, Tuple
 def write_study(args: argparse.Namespace, arms: Dict[str, Dict[str, Any]], path: str) -> None:
     """Write the study file."""
     fields = dict(
-        config=args.config if '::' in args.config else osp.abspath(args.config), metric=args.metric, seeds=args.seeds,
-        cost_repeats=args.cost_repeats, options=args.cfg_options or {},
+        config=osp.abspath(args.config), metric=args.metric, seeds=args.seeds, options=args.cfg_options or {},
         arms={BASELINE: dict(stock=True), **{name: dict(options=options) for name, options in arms.items()}})
     text = '\n'.join(f'{key} = {pprint.pformat(value, width=110, sort_dicts=False)}' for key, value in fields.items())
     with open(path, 'w', encoding='utf-8') as file:
@@ -146,7 +143,8 @@ def main(argv=None) -> None:
     write_study(args, {name: options for name, (_, options) in made.items()}, path)
     moved = args.tap or next(iter(taps))
     others = [name for name in taps if name != moved and not args.alone]
-    argv_of_study = [path, '--work-dir', work_dir, '--jobs', str(args.jobs), '--threads', str(args.threads)]
+    argv_of_study = [path, '--work-dir', work_dir, '--threads', str(args.threads)]
+    argv_of_study += [] if args.jobs is None else ['--jobs', str(args.jobs)]
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         study_tool.main(argv_of_study)
     study = load_study(path)[0]

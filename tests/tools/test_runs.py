@@ -1,0 +1,67 @@
+"""Runs that tools make: what is kept of a run with other settings, and of one that was killed while it wrote."""
+from __future__ import annotations
+
+import importlib
+import json
+import os
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def runs(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / 'tools'))
+    return importlib.import_module('_runs')
+
+
+def test_a_run_with_other_settings_is_put_aside_and_comes_back(runs, tmp_path):
+    folder = tmp_path / 'seed_0'
+
+    def use(identity):
+        found = runs.put_aside(str(folder), identity)
+        assert found == folder.exists() or not found
+        folder.mkdir(exist_ok=True)
+        (folder / 'started.json').write_text(json.dumps(dict(fingerprint=identity)))
+        return found
+
+    first, second = '1' * 64, '2' * 64
+    assert not use(first)
+    (folder / 'result').write_text('of the first')
+    assert not use(first) and (folder / 'result').exists()
+    assert not use(second) and not (folder / 'result').exists()
+    assert (tmp_path / 'seed_0.11111111' / 'result').exists()
+    assert use(first) and (folder / 'result').read_text() == 'of the first'
+    assert use(second) and not (folder / 'result').exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['seed_0', 'seed_0.11111111']
+
+
+@pytest.mark.parametrize('named', ['', 'epoch_3.pth'])
+def test_a_resume_finds_the_last_whole_checkpoint(runs, tmp_path, named):
+    record = tmp_path / 'last_checkpoint'
+    runs.check_last_checkpoint(str(tmp_path))
+    assert not record.exists()
+    record.write_text(named and str(tmp_path / named))
+    for number, name in enumerate(('epoch_1.pth', 'epoch_2.pth')):
+        torch.save(dict(meta=dict(epoch=number + 1)), tmp_path / name)
+        os.utime(tmp_path / name, (number, number))
+    half = (tmp_path / 'epoch_2.pth').read_bytes()[:100]
+    (tmp_path / 'epoch_2.pth').write_bytes(half)
+    os.utime(tmp_path / 'epoch_2.pth', (5, 5))
+    runs.check_last_checkpoint(str(tmp_path))
+    assert record.read_text() == str(tmp_path / 'epoch_1.pth')
+    runs.check_last_checkpoint(str(tmp_path))
+    assert record.read_text() == str(tmp_path / 'epoch_1.pth')
+    os.remove(tmp_path / 'epoch_1.pth')
+    runs.check_last_checkpoint(str(tmp_path))
+    assert not record.exists()  # so that the run starts over
+
+
+def test_the_recipe_that_a_base_offers_does_not_identify_a_run(runs):
+    from mmengine.config import Config
+    cfg = Config(dict(model=dict(afan=dict(step=1)), afan_recipe=dict(step=1), work_dir='a'))
+    known = runs.fingerprint(cfg, {})
+    cfg.afan_recipe.step, cfg.work_dir = 2, 'b'
+    assert runs.fingerprint(cfg, {}) == known
+    cfg.model.afan.step = 2
+    assert runs.fingerprint(cfg, {}) != known
