@@ -34,10 +34,21 @@ def test_the_table_is_that_of_the_rows(repo, study, name):
     assert all(sorted(runs) == sorted(found.seeds) for runs in values.values())
     kept = (EVIDENCE / name / 'table.md').read_text()
     lines = kept.splitlines()
-    costs = {line.split('|')[1].strip(): line.split('|')[-2].strip() for line in lines if line.startswith('| ')}
-    costs = {arm: float(cost) for arm, cost in costs.items() if arm in values and cost}
-    table = study.table(found, study.summarise(found, values, costs))
+    compute = {line.split('|')[1].strip(): line.split('|')[-2].strip() for line in lines if line.startswith('| ')}
+    compute = {arm: float(compute[arm]) for arm in values}
+    table = study.table(found, study.summarise(found, values, compute))
     assert kept.strip() == '\n\n'.join(filter(None, [table, study.verdict(found, values)]))
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_the_rows_are_of_the_configs_of_today(repo, study, name):
+    with open(EVIDENCE / name / 'rows.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    [found] = study.load_study(str(repo / 'configs' / 'studies' / f'{name}.py'))
+    runs = importlib.import_module('_runs')
+    hashes = {arm: runs.fingerprint(study.run_config(found, arm, found.seeds[0], 'work'), {}) for arm in found.arms}
+    assert {row['arm']: row['config_sha256'] for row in rows if int(row['seed']) == found.seeds[0]} == hashes
+    assert len({row['config_sha256'] for row in rows}) == len(rows)
 
 
 def test_the_document_prints_the_tables_and_no_other(repo):
