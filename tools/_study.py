@@ -145,8 +145,13 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
 
 
 def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
-    """Return the config of one run, as ``tools/train.py`` would train it."""
+    """Return the config of one run, as ``tools/train.py`` would train it.
+
+    Raises:
+        ValueError, TypeError: If it is no whole config, or its ``afan`` has a wrong field.
+    """
     from mmafan.analysis.arm import baseline_model
+    from mmafan.config import AFANConfig
     arm = study.arms[arm_name]
     path = osp.join(osp.dirname(study.path), str(arm.config or study.config))
     cfg = load_config(path, {**copy.deepcopy(study.options), **copy.deepcopy(arm.options)})
@@ -156,6 +161,8 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
         cfg.model = baseline_model(cfg)[0]
         cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or []
                             if not str(h.get('type')).endswith('AdvFeatureHook')]
+    elif 'afan' in cfg.model:
+        AFANConfig.from_dict(cfg.model.afan)  # a wrong field is told here, and not by a run of its own
     cfg.merge_from_dict(dict(randomness=dict(seed=seed)))
     train_tool.apply_args(cfg, train_tool.parse_args([path, '--resume', '--work-dir', run_folder(
         study, work_dir, arm_name, seed)]))

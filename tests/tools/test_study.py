@@ -90,6 +90,24 @@ def test_a_study_file_or_config_that_python_cannot_read_is_one_sentence(study, w
         assert len(lines) == 1 and re.search(sentence, lines[0])
 
 
+@pytest.mark.parametrize('option, sentence', [
+    ({'model.afan.taps.stage1.step_size': -1.0}, 'afan.taps.stage1.step_size must be .*, got -1.0'),
+    ({'model.afan.batchnorm': 'shared'}, "afan has no field 'batchnorm': did you mean 'batch_norm'"),
+])
+def test_a_wrong_recipe_is_one_sentence_before_anything_runs(repo, study, write, tmp_path, capsys, option, sentence):
+    work = tmp_path / 'work'
+    with pytest.raises(SystemExit):
+        importlib.import_module('study').main([
+            write(arms=dict(baseline=dict(stock=True), mine=dict(options=option))), '--work-dir', str(work)])
+    assert re.fullmatch(f'error: arms.mine of .*mine.py: {sentence}.*\n', capsys.readouterr().err)
+    compare = importlib.import_module('analysis_tools.compare')
+    [(name, value)] = option.items()
+    with pytest.raises(SystemExit):
+        compare.main([str(repo / CONFIG), '--work-dir', str(work), '--cfg-options', f'{name}={value}'])
+    assert re.fullmatch(f'error: {sentence}.*\n', capsys.readouterr().err)
+    assert not work.exists()
+
+
 @pytest.mark.parametrize('metrics, sentence', [
     ({}, "has no finite 'accuracy/top1': its validation gave no number"),
     ({'accuracy/top1': float('nan')}, "has no finite 'accuracy/top1': its validation gave {'accuracy/top1': nan}"),
@@ -122,13 +140,13 @@ def test_a_run_ends_when_the_study_that_started_it_is_gone(repo, write, tmp_path
 
 def test_arms_are_configs(study, write):
     path = write(options={'train_cfg.max_epochs': 5, 'randomness.seed': 9}, seeds=[3, 8],
-                 arms=dict(baseline=dict(stock=True), big=dict(options={'model.afan.taps.backbone.step_size': 0.7})))
+                 arms=dict(baseline=dict(stock=True), big=dict(options={'model.afan.taps.stage1.step_size': 0.7})))
     [found] = study.load_study(path, {'train_dataloader.batch_size': 7})
     assert found.seeds == [3, 8]
     stock, big = (study.run_config(found, arm, 8, 'work') for arm in ('baseline', 'big'))
     assert stock.model.type == 'ImageClassifier' and 'afan' not in stock.model
     assert not [h for h in stock.custom_hooks if 'AdvFeatureHook' in str(h)]
-    assert big.model.afan.taps.backbone.step_size == 0.7
+    assert big.model.afan.taps.stage1.step_size == 0.7
     for cfg, arm in ((stock, 'baseline'), (big, 'big')):
         assert cfg.train_cfg.max_epochs == 5 and cfg.randomness.seed == 8 and cfg.train_dataloader.batch_size == 7
         assert cfg.work_dir == os.path.join('work', arm, 'seed_8') and cfg.resume

@@ -18,9 +18,9 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-import train as train_tool  # noqa: E402
 from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
 from _runs import quiet, read_json, train_once, write_json  # noqa: E402
+from _study import Arm, Study, run_config  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
 ARMS = dict(baseline='baseline', afan='A-FAN')
@@ -42,19 +42,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def arm_config(args: argparse.Namespace, arm: str, seed: int, work_dir: str):
-    """Return the config of one run, as ``tools/train.py`` would train it."""
-    from mmafan.analysis.arm import baseline_model
-    cfg = load_config(args.config, args.cfg_options)
-    model, _ = baseline_model(cfg)
-    if arm == 'baseline':
-        cfg.model = model
-        cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or []
-                            if not str(h.get('type')).endswith('AdvFeatureHook')]
-    cfg.merge_from_dict(dict(randomness=dict(seed=seed)))
-    train_tool.apply_args(cfg, train_tool.parse_args(
-        [args.config, '--resume', '--work-dir', osp.join(work_dir, arm, f'seed_{seed}')]))
-    return cfg
+def comparison(args: argparse.Namespace) -> Study:
+    """Return the two arms as a study."""
+    return Study(path='', config=args.config, arms=dict(baseline=Arm(stock=True), afan=Arm()), metric='',
+                 seeds=range(args.seeds), options=args.cfg_options or {})
 
 
 def table(results: dict, cost: dict) -> str:
@@ -85,14 +76,16 @@ def main(argv=None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     work_dir = args.work_dir or osp.join('work_dirs', 'compare', osp.splitext(osp.basename(args.config))[0])
+    study = comparison(args)
     try:
-        arm_config(args, 'afan', 0, work_dir)  # a wrong config is told before anything runs
-    except ValueError as error:
+        for arm in ARMS:  # a wrong config is told before anything runs
+            run_config(study, arm, 0, work_dir)
+    except (TypeError, ValueError) as error:
         stop(str(error))
     results: dict = {arm: [] for arm in ARMS}
-    for seed in range(args.seeds):
+    for seed in study.seeds:
         for arm, title in ARMS.items():
-            cfg = arm_config(args, arm, seed, work_dir)
+            cfg = run_config(study, arm, seed, work_dir)
 
             def show(epoch: int, loss: float) -> None:
                 print(f'{title}, seed {seed}, epoch {epoch}: training loss {loss:.4f}', flush=True,
