@@ -25,7 +25,7 @@ def weights(one, clean, adversarial):
 arms = {
     '_delete_': True,
     'baseline': dict(stock=True),
-    'equal compute': dict(stock=True, control=True, options={
+    'twice the schedule': dict(stock=True, control=True, options={
         'train_cfg.max_epochs': 240, 'train_cfg.val_interval': 240}),
     'equal loss scale': dict(stock=True, control=True, options={'optim_wrapper.optimizer.lr': 0.075}),
     'zero step': dict(arm('backbone.layer2', 0.0), control=True),
