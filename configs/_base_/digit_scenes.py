@@ -1,5 +1,7 @@
 # Scenes of handwritten digits for detection; `python -m mmafan.datasets.scene_files` writes them.
-_base_ = './digit_scenes_runtime.py'
+_base_ = './runtime.py'
+
+custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
 
 data_root = 'data/digit_scenes/'
 metainfo = dict(classes=tuple('0123456789'))

@@ -1,7 +1,9 @@
 # Small scenes of one or two large handwritten digits for semantic segmentation, written by
 # `python -m mmafan.datasets.scene_files data/large_digit_scenes --num-train 480 --size 64
 # --max-digits 2 --sides 24 44`.
-_base_ = './digit_scenes_runtime.py'
+_base_ = './runtime.py'
+
+custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
 
 data_root = 'data/large_digit_scenes/'
 metainfo = dict(classes=('background', *'0123456789'))

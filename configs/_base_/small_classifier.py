@@ -1,5 +1,7 @@
 # Model and training of the classification studies: the first three stages of a stock ResNet-18 for small images, a
 # quarter as wide, each of stride 2; trained from scratch in bfloat16.
+_base_ = './runtime.py'
+
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16, num_stages=3, strides=(2, 2, 2),
@@ -15,23 +17,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=100)
-val_cfg = dict()
-test_cfg = dict()
 
 default_scope = 'mmpretrain'
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
-log_level = 'INFO'
-load_from = None
-resume = False
-randomness = dict(seed=None, deterministic=False)
+default_hooks = dict(checkpoint=dict(interval=10))
+visualizer = dict(type='UniversalVisualizer', vis_backends=_base_.vis_backends)

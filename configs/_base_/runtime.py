@@ -1,6 +1,4 @@
-# What the demos on scenes of handwritten digits share beside the scenes themselves.
-custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
-
+# What small trainings from scratch share beside data, model and schedule.
 val_cfg = dict()
 test_cfg = dict()
 
