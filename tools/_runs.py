@@ -6,6 +6,7 @@ import glob
 import hashlib
 import io
 import json
+import logging
 import os
 import os.path as osp
 import sys
@@ -15,6 +16,7 @@ from importlib import metadata
 from typing import Any, Callable, Dict, Optional
 
 from _common import build_runner
+from mmengine.logging import MMLogger
 
 
 def fingerprint(cfg: Any, data: dict) -> str:
@@ -44,7 +46,12 @@ def read_json(path: str) -> dict:
 @contextlib.contextmanager
 def quiet():
     """Keep mmengine's log off the screen; its file in the work folder holds all of it."""
+    # A logger made before writes to what the screen was then.
+    handlers = [(handler, handler.stream) for handler in MMLogger.get_current_instance().handlers
+                if type(handler) is logging.StreamHandler]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        for handler, _ in handlers:
+            handler.stream = errors
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             try:
@@ -52,6 +59,9 @@ def quiet():
             except Exception:
                 sys.__stderr__.write(errors.getvalue())
                 raise
+            finally:
+                for handler, stream in handlers:
+                    handler.stream = stream
 
 
 def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], None]] = None,

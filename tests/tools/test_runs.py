@@ -65,3 +65,18 @@ def test_the_recipe_that_a_base_offers_does_not_identify_a_run(runs):
     assert runs.fingerprint(cfg, {}) == known
     cfg.model.afan.step = 2
     assert runs.fingerprint(cfg, {}) != known
+
+
+def test_a_logger_made_before_is_kept_off_the_screen_too(runs, capsys, monkeypatch):
+    from mmengine.logging import MMLogger, print_log
+    monkeypatch.setattr(MMLogger, '_instance_dict', MMLogger._instance_dict.copy())
+    MMLogger.get_instance('made_before', logger_name='mmengine')
+    print_log('first', 'current')
+    with runs.quiet():
+        print_log('second', 'current')
+    print_log('third', 'current')
+    text = ''.join(capsys.readouterr())
+    assert 'first' in text and 'second' not in text and 'third' in text
+    with pytest.raises(ValueError), runs.quiet():  # what goes wrong is told in full
+        print_log('fourth', 'current')
+        raise ValueError
