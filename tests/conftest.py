@@ -13,6 +13,13 @@ torch.set_num_threads(1)
 REPO = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True, scope='session')
+def logger():
+    """Make mmengine's logger, which writes to the screen of that moment: not to what the first test captures."""
+    from mmengine.logging import MMLogger
+    MMLogger.get_current_instance()
+
+
 @pytest.fixture(autouse=True)
 def reproducible():
     """Seed every generator, and leave neither a default scope nor a running pass behind."""
