@@ -48,8 +48,7 @@ class AFANConfig:
             stored), ``'frozen'`` (the clean running statistics) or ``'separate'`` (an auxiliary norm with
             statistics and affine parameters of its own, as in AdvProp).
         schedule: ``'two_phase'`` (clean backward, then each adversarial pass in turn; memory of the baseline),
-            ``'single_graph'`` (one summed loss, for engines that own the backward, and for taps with
-            ``detach=False``) or ``'auto'``.
+            ``'single_graph'`` (one summed loss, for engines that own the backward) or ``'auto'``.
         replay: Whether modules that finished before the tap return their recorded clean output in an
             adversarial pass; False runs them again (slower, for networks that replay cannot reproduce).
         learn_strengths: See :class:`LearnStrengthsConfig`; None: strengths stay as configured.
@@ -67,15 +66,6 @@ class AFANConfig:
         check_choice('afan.schedule', self.schedule, SCHEDULES)
         if not isinstance(self.replay, bool):
             fail('afan.replay', self.replay, 'True or False')
-        attached = [name for name, tap in self.taps.items() if not tap.detach]
-        if attached and self.schedule == 'two_phase':
-            fail('afan.schedule', self.schedule,
-                 f"'auto' or 'single_graph' where afan.taps.{attached[0]}.detach is False")
-
-    @property
-    def single_graph(self) -> bool:
-        """Whether all passes of a step have to be in one graph."""
-        return self.schedule == 'single_graph' or not all(tap.detach for tap in self.taps.values())
 
     @classmethod
     def from_dict(cls, value: Any) -> 'AFANConfig':

@@ -48,9 +48,6 @@ class TapConfig:
         fraction: Share of the samples that take part, in (0, 1], on the mean over the steps: a batch too small for
             it sits some steps out, and its adversarial terms weigh so much more in the others.
         direction: ``'gradient'`` (the attack) or ``'random_sign'`` (the control: noise of equal size).
-        detach: Whether perturbed features are constants, as published: an adversarial term trains what comes after the
-            tap. False: only the perturbation is a constant, and the gradient of the term goes on into what comes
-            before the tap, as that of the clean loss does; this takes one graph for all passes.
     """
     module: str
     step_size: float
@@ -72,7 +69,6 @@ class TapConfig:
     attack_losses: Optional[Tuple[Tuple[str, ...], ...]] = None
     fraction: float = 1.0
     direction: str = 'gradient'
-    detach: bool = True
     where: str = field(default='afan.taps', repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -92,9 +88,8 @@ class TapConfig:
         check_integer(f'{w}.num_groups', self.num_groups, 1)
         if self.radius is not None:
             check_number(f'{w}.radius', self.radius, 'None or a number above 0', 0, open_low=True)
-        for name in ('random_start', 'detach'):
-            if not isinstance(getattr(self, name), bool):
-                fail(f'{w}.{name}', getattr(self, name), 'True or False')
+        if not isinstance(self.random_start, bool):
+            fail(f'{w}.random_start', self.random_start, 'True or False')
         if self.random_start and self.radius is None:
             raise ValueError(f'{w}.random_start=True needs {w}.radius, the size of the ball to start in')
         if self.random_start and self.direction == 'random_sign':

@@ -92,7 +92,6 @@ WRONG_TAP_FIELDS = [
     ('fraction', 1.5, 'a number in (0, 1]'),
     ('fraction', '1', 'a number in (0, 1]'),
     ('direction', 'random', "did you mean 'random_sign'?"),
-    ('detach', 0, 'True or False'),
 ]
 
 
@@ -139,9 +138,6 @@ WRONG_FIELDS = {
     'batch norm without a near name': (['afan.batch_norm', "'x'", "('shared', 'batch', 'frozen', 'separate')"],
                                        afan(batch_norm='x')),
     'batch norm that is no name': (['afan.batch_norm', "['frozen']"], afan(batch_norm=['frozen'])),
-    'schedule of a tap that is not detached':
-    (['afan.schedule', "'two_phase'", 'where afan.taps.s.detach is False'],
-     afan(dict(detach=False), schedule='two_phase')),
     'schedule': (['afan.schedule', "'twophase'", "'two_phase'"], afan(schedule='twophase')),
     'replay': (['afan.replay', "'yes'", 'True or False'], afan(replay='yes')),
     'learned strengths as a switch': (['afan.learn_strengths', 'True', 'a dict'], afan(learn_strengths=True)),
@@ -391,7 +387,7 @@ def test_defaults():
     tap = config.taps['s']
     assert dataclasses.asdict(tap) == dict(
         module='backbone.layer1', where='afan.taps.s', step_size=0.1, at='output', step_unit='absolute', num_steps=1,
-        radius=None, norm='linf', random_start=False, clamp=None, direction='gradient', detach=True,
+        radius=None, norm='linf', random_start=False, clamp=None, direction='gradient',
         strengths=(1.0, ), strength_sampling='all', reinject=(False, ), moments='channel',
         num_groups=32, channel_dim=None, weight=(1.0, ), losses=None, attack_losses=None, fraction=1.0)
     assert (config.clean_weight, config.batch_norm, config.schedule, config.replay, config.learn_strengths) == (

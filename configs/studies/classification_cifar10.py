@@ -16,6 +16,7 @@ options = {
     ],
 }
 tap = 'model.afan.taps.backbone'
+halves = {'model.afan.clean_weight': 0.5}
 
 arms = {
     '_delete_': True,
@@ -25,21 +26,24 @@ arms = {
         'train_cfg.max_epochs': 156, 'train_cfg.val_interval': 156}),
     'twice the schedule': dict(_base_.arms['twice the schedule'], control=False),
     'equal loss scale': _base_.arms['equal loss scale'],
-    'zero step': dict(control=True, options={f'{tap}.step_size': 0.0}),
+    # Weights of 1 and 1/2, whose sum is that of "equal loss scale".
+    'zero step': _base_.arms['zero step, 1 + 0.5'],
     'noise': dict(control=True, options={f'{tap}.direction': 'random_sign'}),
     'A-FAN': dict(),
-    # The weights that leave the stages before the tap their gradient; their sum is that of "equal loss scale".
-    'zero step, 1 + 0.5': _base_.arms['zero step, 1 + 0.5'],
-    'A-FAN 0.1, 1 + 0.5': _base_.arms['layer2 0.1, 1 + 0.5'],
+    'A-FAN 0.1': _base_.arms['layer2 0.1, 1 + 0.5'],
+    # Weights of 1/2 and 1/2, which halve the gradient of the stages before the tap; of the peers too.
+    'zero step, 0.5 + 0.5': dict(control=True, options={**halves, f'{tap}.step_size': 0.0}),
+    'noise, 0.5 + 0.5': dict(control=True, options={**halves, f'{tap}.direction': 'random_sign'}),
+    'A-FAN, 0.5 + 0.5': dict(options=halves),
     # The authors' size, tap and norms, with one step.
     'published': dict(options={
-        f'{tap}.module': 'backbone.layer1', f'{tap}.step_size': 0.5 / 255, f'{tap}.step_unit': 'absolute',
+        **halves, f'{tap}.module': 'backbone.layer1', f'{tap}.step_size': 0.5 / 255, f'{tap}.step_unit': 'absolute',
         f'{tap}.strengths': (1.0, ), f'{tap}.reinject': False, 'model.afan.batch_norm': 'shared'}),
     # AdvProp's idea: images, attacked within 1/255 of the range, and norms of their own for them.
     'input': dict(options={
-        f'{tap}.module': 'inputs', f'{tap}.step_size': 1 / 51.2, f'{tap}.step_unit': 'absolute',
+        **halves, f'{tap}.module': 'inputs', f'{tap}.step_size': 1 / 51.2, f'{tap}.step_unit': 'absolute',
         f'{tap}.strengths': (1.0, ), f'{tap}.reinject': False, 'model.afan.batch_norm': 'separate'}),
     'MoEx': dict(stock=True, options=dict(custom_hooks=[dict(type='mmafan.MomentExchangeHook')])),
     'CutMix': dict(stock=True, options={'model.train_cfg': dict(augments=dict(type='CutMix', alpha=1.0))}),
 }
-del tap
+del tap, halves

@@ -19,8 +19,11 @@ options = {
 }
 
 
-def tap(**fields):
-    return dict(options={f'model.afan.taps.backbone.{k}': v for k, v in fields.items()})
+halves = {'model.afan.clean_weight': 0.5}
+
+
+def tap(options={}, **fields):
+    return dict(options={**options, **{f'model.afan.taps.backbone.{k}': v for k, v in fields.items()}})
 
 
 arms = {
@@ -29,8 +32,13 @@ arms = {
     # A-FAN computes as much as 19.3 epochs of the baseline.
     'equal compute': dict(stock=True, control=True, options={
         'train_cfg.max_epochs': 20, 'train_cfg.val_interval': 20}),
+    'equal loss scale': dict(stock=True, control=True, options={'optim_wrapper.optimizer.lr': 0.15}),
     'zero step': dict(tap(step_size=0.0), control=True),
     'noise': dict(tap(direction='random_sign'), control=True),
     'A-FAN': dict(),
+    # Weights of 1/2 and 1/2, which halve the gradient of the stages before the tap.
+    'zero step, 0.5 + 0.5': dict(tap(halves, step_size=0.0), control=True),
+    'noise, 0.5 + 0.5': dict(tap(halves, direction='random_sign'), control=True),
+    'A-FAN, 0.5 + 0.5': tap(halves),
 }
-del tap
+del tap, halves

@@ -19,7 +19,8 @@ options = {
 
 def arm(module, step_size, **fields):
     fields = dict(dict(strengths=(1.0, ), reinject=False), module=module, step_size=step_size, **fields)
-    return dict(options={f'model.afan.taps.backbone.{k}': v for k, v in fields.items()})
+    return dict(options={
+        'model.afan.clean_weight': 0.5, **{f'model.afan.taps.backbone.{k}': v for k, v in fields.items()}})
 
 
 arms = {

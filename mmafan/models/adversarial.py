@@ -70,8 +70,6 @@ class AdversarialPasses:
                 if tap.weight[k] > 0:
                     runtime.num_passes += 1
                     begin_pass()
-                    if not tap.detach:
-                        perturbed = tail.attached(perturbed)
                     yield weight_losses(tail.losses(perturbed), tap.weight[k] * rarity, f'adv_{name}_{k}.')
 
 

@@ -100,7 +100,7 @@ class AFANModelMixin(TwoPhase, AdversarialPasses):
             raise ValueError("afan.schedule='two_phase' is not possible under the distributed wrapper of the model, "
                              "which owns the backward; use 'auto', or model_wrapper_cfg=dict("
                              "type='mmafan.AFANDistributedDataParallel')")
-        if foreign and not runtime.config.single_graph:
+        if foreign and runtime.config.schedule == 'auto':
             _say_single_graph()
         merged = clean_losses(losses, runtime.config.clean_weight)
         tails = self._tails(recording, batch, run)

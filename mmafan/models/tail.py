@@ -47,10 +47,6 @@ class Tail:
     def _part(self, tensor: Tensor) -> Tensor:
         return tensor if self.indices is None else tensor[self.indices.to(tensor.device)]
 
-    def attached(self, features: Sequence[Tensor]) -> List[Tensor]:
-        """Let the gradient at other features go on into what comes before the tap, while the clean graph lives."""
-        return [f + (live - live.detach()) for f, live in zip(features, map(self._part, self.capture.live))]
-
     def select(self, losses: Losses) -> Losses:
         """Keep the losses of the tap that depend on it."""
         others = self.model.afan.other_losses.get(self.name, ())

@@ -102,7 +102,7 @@ class TwoPhase:
             reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
                       f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
             raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
-        return able and not self.afan.config.single_graph
+        return able and schedule != 'single_graph'
 
     def owns_step(self, optim_wrapper: Any) -> bool:
         """Whether the training step may be made here: the stock model has none of its own."""

@@ -109,10 +109,11 @@ def test_builds_with_its_taps(name):
 
 
 @pytest.mark.parametrize('name', AFAN)
-def test_weights_of_clean_and_adversarial_terms_sum_to_one(name):
+def test_weights_of_clean_and_adversarial_terms(name):
+    """Ours leave what comes before the tap its gradient; the published ones sum to 1."""
     config = build(read(name)).afan.config
     terms = sum(tap.weight[0] * tap.num_passes for tap in config.taps.values())
-    assert config.clean_weight + terms == pytest.approx(1)
+    assert (config.clean_weight, terms) == pytest.approx((0.5, 0.5) if '56s' in name else (1, 0.5))
 
 
 @pytest.mark.parametrize('name', AFAN + BASELINES)

@@ -45,10 +45,10 @@ class ProcessNorm(torch.nn.BatchNorm2d):
 
 def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', unused=False,
           checkpointed=None, norm='BN', dtype='float64', schedule='auto',
-          detach=True, **_):
+          **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    tap = dict(TAP, module=tap, fraction=fraction, num_steps=num_steps, detach=detach)
+    tap = dict(TAP, module=tap, fraction=fraction, num_steps=num_steps)
     afan = dict(taps=dict(s=tap), clean_weight=0.5, batch_norm=policy, schedule=schedule)
     if learned:
         afan['taps']['t'] = dict(TAP, module='backbone.layer3')

@@ -26,8 +26,8 @@ def run_two(folder, **options):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
     output = done.stdout.decode()
     assert done.returncode == 0, output[-3000:]
-    # Single-graph says so once where the config does not ask for it, two-phase does not.
-    assert output.count('single-graph schedule') == (options.get('wrapper') != OURS and options.get('detach', True))
+    # Single-graph says so once, two-phase does not.
+    assert output.count('single-graph schedule') == (options.get('wrapper') != OURS)
     found = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
     for rank in found if options.get('wrapper') != FSDP else ():
         assert rank['counts'] and set(rank['counts'].values()) == {NUM_STEPS}  # one reduction of each bucket in a step
@@ -57,8 +57,6 @@ SLOW = [
     dict(wrapper=OURS, fields=dict(find_unused_parameters=True)), dict(wrapper=OURS, fields=dict(static_graph=True)),
     dict(wrapper=OURS, fields=dict(static_graph=True), off=0, unused=True),
     dict(wrapper=OURS, fields=dict(static_graph=True), unused=True),
-    dict(detach=False), dict(wrapper=OURS, detach=False, accumulation=2),
-    dict(wrapper=FSDP, fields=UNITS, detach=False), dict(wrapper=OURS, fields=dict(static_graph=True), detach=False),
     dict(wrapper=FSDP), dict(wrapper=FSDP, fields=UNITS), dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1'),
     dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1.conv1', num_steps=2),
     dict(wrapper=FSDP, fields=UNITS, accumulation=2)]

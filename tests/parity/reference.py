@@ -8,17 +8,12 @@ from __future__ import annotations
 import torch
 
 
-def _with_output(module, replacement, run, at='output', detach=True):
-    """Run with the module's output replaced by a constant, so that nothing before it gets a gradient.
-
-    With ``detach=False`` what is added to the output is the constant.
-    """
+def _with_output(module, replacement, run, at='output'):
+    """Run with the module's output replaced; the replacement is a constant, so nothing before it gets a gradient."""
     if at == 'input':
         handle = module.register_forward_pre_hook(lambda *_: (replacement, ))
-    elif detach:
-        handle = module.register_forward_hook(lambda *_: replacement)
     else:
-        handle = module.register_forward_hook(lambda _, __, output: output + (replacement - output).detach())
+        handle = module.register_forward_hook(lambda *_: replacement)
     try:
         return run()
     finally:
@@ -52,13 +47,12 @@ def _sum(losses, names=None):
 
 
 def naive_step(model, data, module_name, *, step_size, strengths, reinject, weights, clean_weight=1.0, num_steps=1,
-               radius=None, norm='linf', seed=0, head=(), losses=None, at='output', detach=True):
+               radius=None, norm='linf', seed=0, head=(), losses=None, at='output'):
     """Return ``(total loss, adversarial losses)`` and leave the gradients of one step in the parameters.
 
     Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules
     that finish before the tap: where a shortcut leads around it, their outputs are constants of an adversarial pass.
-    ``losses`` names the losses that are attacked and kept; None: all. ``detach``: whether perturbed features are
-    constants.
+    ``losses`` names the losses that are attacked and kept; None: all.
     """
     module = model.get_submodule(module_name)
 
@@ -98,7 +92,7 @@ def naive_step(model, data, module_name, *, step_size, strengths, reinject, weig
             mu, sigma = clean.mean(1, keepdim=True), (clean.var(1, keepdim=True) + 1e-5).sqrt()
             mu_i, sigma_i = perturbed.mean(1, keepdim=True), (perturbed.var(1, keepdim=True) + 1e-5).sqrt()
             perturbed = sigma_i * (clean - mu) / sigma + mu_i
-        terms.append(_with_output(module, perturbed, run, at, detach))
+        terms.append(_with_output(module, perturbed, run, at))
         total = total + weight * terms[-1]
     for parameter in frozen:
         parameter.requires_grad_(True)

@@ -104,50 +104,6 @@ def test_both_schedules_equal_the_naive_reference(config, tap, head, recipe):
             assert log[f'adv_t_{k}.loss'] == pytest.approx(weights[k] * term, abs=1e-9)
 
 
-@pytest.mark.parametrize('config, tap', [(RESNET18, 'backbone.layer1'), (RESNET18, 'backbone.bn1'),
-                                         (EFFICIENTNET, 'backbone.layers.3')])
-@pytest.mark.parametrize('recipe', RECIPES)
-def test_without_detach_it_equals_the_naive_reference(config, tap, recipe):
-    data, recipe = make_batch(), dict(recipe, detach=False)
-    reference = build(config, tap, 'auto', recipe)
-    reference.stock_loss = functools.partial(ImageClassifier.loss, reference)
-    strengths = recipe['strengths']
-    spread = lambda v: tuple(v) if isinstance(v, tuple) else (v, ) * len(strengths)  # noqa: E731
-    naive_step(
-        reference, data, tap, step_size=recipe.get('step_size', 0.01), strengths=strengths,
-        reinject=spread(recipe['reinject']), weights=spread(recipe['weight']), clean_weight=0.8,
-        num_steps=recipe.get('num_steps', 1), radius=recipe.get('radius'), norm=recipe.get('norm', 'linf'),
-        detach=False)
-    expected = gradients_of(reference)
-    for replay in (True, False):
-        found, _ = step_gradients(build(config, tap, 'auto', recipe, replay=replay), data)
-        assert_same(found, expected)
-
-
-@pytest.mark.parametrize('fraction', [1.0, 0.5])
-def test_without_detach_a_step_of_size_0_trains_like_the_stock_model(fraction, monkeypatch):
-    """The weights sum to 1; with a fraction, the chosen samples count more, in front of the tap too."""
-    data, chosen = make_batch(), []
-    model = build(RESNET18, 'backbone.layer2', 'auto', dict(step_size=0.0, weight=0.5, detach=False, fraction=fraction),
-                  clean_weight=0.5, batch_norm='batch')
-    stock = ImageClassifier(**copy.deepcopy(RESNET18)).double().train()
-    stock.load_state_dict(model.state_dict())
-    if fraction < 1:  # with running statistics the loss of a sample does not depend on the others
-        model.eval().training = True
-        stock.eval()
-    losses = Tail.losses
-    monkeypatch.setattr(Tail, 'losses', lambda tail, features: chosen.append(tail.indices) or losses(tail, features))
-    found, _ = step_gradients(model, data)
-    total = stock.loss(**data)['loss']
-    if fraction < 1:
-        [indices] = chosen[-1:]
-        assert len(indices) == 2
-        part = dict(inputs=data['inputs'][indices], data_samples=[data['data_samples'][k] for k in indices])
-        total = 0.5 * total + 0.5 * stock.loss(**part)['loss']
-    total.backward()
-    assert_same(found, gradients_of(stock))
-
-
 @pytest.mark.parametrize('config, tap, head', MODELS_AND_TAPS)
 @pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
 def test_a_later_step_keeps_less_and_gives_the_same(config, tap, head, schedule):
