@@ -4,3 +4,4 @@ custom_hooks = [*_base_.custom_hooks, dict(type='mmafan.AdvFeatureHook')]
 
 model = dict(type='mmafan.AFANRTMDet', afan=_base_.afan_recipe)
 model['afan']['taps']['backbone'].update(module='backbone.stage2')
+model['afan'].update(clean_weight=0.5)  # with the weight of the term 1; another was measured on classifiers alone

@@ -223,14 +223,10 @@ def test_r101_is_one_throughout(name):
 
 @pytest.mark.parametrize('name', STOCK)
 def test_sum_of_the_weights(name):
-    """1, so that the stock learning rate keeps its meaning; 1.27 where the authors' recipe is kept.
-
-    Those with the recipe for backbones have 1 and 1/2, so that what comes before the tap keeps its gradient.
-    """
+    """1, so that the stock learning rate keeps its meaning; 1.27 where the authors' recipe is kept."""
     config = recipe(read(name))
     terms = sum(tap.weight[0] * tap.num_passes for tap in config.taps.values())
-    backbone = name.startswith(('retinanet', 'rtmdet', 'dino'))
-    expected = 3.8 / 3 if name in PUBLISHED else 1.5 if backbone else 1
+    expected = 3.8 / 3 if name in PUBLISHED else 1
     assert config.clean_weight + terms == pytest.approx(expected)
 
 
