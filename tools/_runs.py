@@ -19,6 +19,9 @@ from _common import build_runner
 from _measures import Measure, numbers, run_measures
 from mmengine.logging import MMLogger
 
+SCALE = 'train/afan_strength_scale'  # logged by AdvFeatureHook in every iteration
+ATTACKED_SHARE = 'share of steps attacked'
+
 
 def fingerprint(cfg: Any, data: dict) -> str:
     """Identify a run by its config and the settings of its data, whatever folder it is written to.
@@ -78,7 +81,8 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
 
     Returns:
         ``metrics``: numbers of the last validation by name (what is not one number is left out), those of every
-        measure, and the highest of several validations of the last session as ``best <name>``; ``seconds`` that
+        measure, the highest of several validations of the last session as ``best <name>``, and the share of the steps
+        in which A-FAN was on; ``seconds`` that
         training took, of the last session where the run was resumed; ``versions`` of the packages; ``fingerprint``;
         ``reused``: whether the run was finished before.
     """
@@ -94,9 +98,14 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     write_json(start_path, dict(fingerprint=identity))
     from mmengine.hooks import Hook
     validations: List[Dict[str, float]] = []
+    attacked: List[bool] = []
     begin = time.monotonic()
 
     class Report(Hook):
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            if SCALE in runner.message_hub.log_scalars:
+                attacked.append(runner.message_hub.get_scalar(SCALE).current() > 0)
 
         def after_train_epoch(self, runner) -> None:
             if on_epoch is not None:
@@ -121,6 +130,8 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         if len(validations) > 1:
             metrics.update({f'best {name}': max(one[name] for one in validations) for name in validations[-1]})
         metrics.update(run_measures(runner, measures or {}))
+        if attacked:
+            metrics[ATTACKED_SHARE] = sum(attacked) / len(attacked)
     result = dict(metrics=metrics, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
     write_json(result_path, result)
     return dict(result, reused=False)

@@ -16,6 +16,7 @@ import math
 import os
 import os.path as osp
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from _common import CFG_OPTIONS_HELP, stop
-from _runs import fingerprint, quiet, read_json, train_once, write_json
+from _runs import ATTACKED_SHARE, fingerprint, quiet, read_json, train_once, write_json
 from _study import BASELINE, Study, load_study, run_config, run_folder
 from _summary import summarise, table, verdict
 from mmengine.config import DictAction
@@ -158,29 +159,45 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
     return results
 
 
-def count_compute(study: Study, work_dir: str) -> Dict[str, float]:
-    """Count what the training of every arm computes, in trainings of the baseline; empty where that fails."""
-    from _cpu import adapt_to_cpu
+def count_compute(study: Study, shares: Dict[str, float], work_dir: str) -> Dict[str, float]:
+    """Count what the training of every arm computes, in trainings of the baseline; empty where that fails.
 
-    from mmafan.analysis import count_training_flops
+    Args:
+        study: The study.
+        shares: By arm, the share of the steps in which A-FAN was on, where it was not on in all of them.
+        work_dir: Where the counts are kept.
+    """
+    from mmafan.analysis.arm import baseline_model
     counts = {}
     for name in study.arms:
         cfg = run_config(study, name, study.seeds[0], work_dir)
-        path = osp.join(work_dir, study.data_set, name, 'compute.json')
-        key = fingerprint(cfg, {})
-        known = read_json(path)
-        if known.get('fingerprint') != key:
-            try:
-                with quiet():
-                    adapt_to_cpu(cfg)
-                    known = dict(fingerprint=key, flops=count_training_flops(cfg))
-            except Exception as error:  # a model or a loader of any kind: the table is there without it
-                print(f'what the arms compute is not counted: {name}: {type(error).__name__}: {error}',
-                      file=sys.stderr)
-                return {}
-            write_json(path, known)
-        counts[name] = known['flops']
+        folder = osp.join(work_dir, study.data_set, name)
+        try:
+            counts[name] = count_once(cfg, osp.join(folder, 'compute.json'))
+            share = shares.get(name, 1.0)
+            if share < 1 and 'afan' in cfg.model:
+                cfg.model = baseline_model(cfg)[0]
+                without = count_once(cfg, osp.join(folder, 'compute_without.json'))
+                counts[name] = without + share * (counts[name] - without)
+        except Exception as error:  # a model or a loader of any kind: the table is there without it
+            print(f'what the arms compute is not counted: {name}: {type(error).__name__}: {error}', file=sys.stderr)
+            return {}
     return {name: count / counts[BASELINE] for name, count in counts.items()}
+
+
+def count_once(cfg: Any, path: str) -> float:
+    """Count what a training computes, or read the count where it was made before."""
+    from _cpu import adapt_to_cpu
+
+    from mmafan.analysis import count_training_flops
+    key = fingerprint(cfg, {})
+    known = read_json(path)
+    if known.get('fingerprint') != key:
+        with quiet():
+            adapt_to_cpu(cfg)
+            known = dict(fingerprint=key, flops=count_training_flops(cfg))
+        write_json(path, known)
+    return known['flops']
 
 
 def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], path: str) -> None:
@@ -249,7 +266,9 @@ def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) ->
              'command goes on from here')
     texts = []
     for study in studies:
-        texts.append(report(study, results, count_compute(study, work_dir), work_dir))
+        shares = {arm: statistics.fmean(results[study.data_set, arm, seed]['metrics'].get(ATTACKED_SHARE, 1.0)
+                                        for seed in study.seeds) for arm in study.arms}
+        texts.append(report(study, results, count_compute(study, shares, work_dir), work_dir))
     text = '\n\n'.join(texts)
     with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')

@@ -16,6 +16,7 @@ from ..models.mixin import AFANModelMixin
 from ..models.two_phase import refuse_compile
 from ..registry import HOOKS
 from .fit_tracker import FitTracker
+from .loss_ratio import loss_ratios
 
 CHECKPOINT_KEY = 'mmafan'
 FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
@@ -148,6 +149,9 @@ class AdvFeatureHook(Hook):
         if self._logs_at(batch_idx):
             measured = runtime.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
+            if self._passes_expected:
+                ratios = loss_ratios(outputs or {}, runtime.config)
+                scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
             scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
