@@ -131,7 +131,7 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
             metrics.update({f'best {name}': max(one[name] for one in validations) for name in validations[-1]})
         metrics.update(run_measures(runner, measures or {}))
         if attacked:
-            metrics[ATTACKED_SHARE] = sum(attacked) / len(attacked)
+            metrics[ATTACKED_SHARE] = float(sum(attacked) / len(attacked))
     result = dict(metrics=metrics, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
     write_json(result_path, result)
     return dict(result, reused=False)

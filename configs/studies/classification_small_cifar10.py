@@ -1,5 +1,5 @@
-# Does the recipe for small data sets help a thin ResNet on 600 images of CIFAR-10, against every control and what a user
-# would pick instead? What was chosen was chosen on other images with other seeds (classification_tune_small*.py).
+# Does the recipe for small data sets help a thin ResNet on 600 images of CIFAR-10, against every control and what a
+# user would pick instead? What was chosen was chosen on other images with other seeds (classification_tune_small*.py).
 config = '../mmpretrain/resnet14w16_afan-small-data_cifar10-600.py'
 metric = 'accuracy/top1'
 also = ('training accuracy/top1', 'corrupted accuracy/top1', 'calibration/ece')
@@ -16,8 +16,8 @@ def epochs(count):
     return {'train_cfg.max_epochs': count, 'train_cfg.val_interval': count}
 
 
-def augment(**fields):
-    return {'model.train_cfg': dict(augments=dict(**fields)), **epochs(78)}
+def augment(length, **fields):
+    return {'model.train_cfg': dict(augments=dict(**fields)), **length}
 
 
 arms = {
@@ -33,7 +33,7 @@ arms = {
     'A-FAN': dict(),
     'label smoothing': dict(stock=True, options={'model.head.loss': dict(
         _delete_=True, type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'), **epochs(78)}),
-    'mixup': dict(stock=True, options=augment(type='Mixup', alpha=0.8)),
-    'CutMix': dict(stock=True, options=augment(type='CutMix', alpha=1.0)),
+    'mixup': dict(stock=True, options=augment(epochs(78), type='Mixup', alpha=0.8)),
+    'CutMix': dict(stock=True, options=augment(epochs(78), type='CutMix', alpha=1.0)),
 }
 del afan, augment, epochs
