@@ -12,6 +12,7 @@ import os
 import os.path as osp
 import re
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -233,6 +234,7 @@ class Check:
 
 def main(argv=None) -> None:
     """Run the parts and print the summary."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what a part has started ends, too
     check = Check(parse_args(argv))
     status = check.run()
     print(f'\n{summary_of(check.state)}\nEverything is in {check.args.out}.')
