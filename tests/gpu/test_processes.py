@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +21,24 @@ OURS, STOCK = 'mmafan.AFANDistributedDataParallel', 'MMDistributedDataParallel'
 
 def train_in_processes(folder, count, **options):
     """Train three steps of a tiny classifier; return what the first process found."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(count),
-               str(WORKER), str(folder), json.dumps(options)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
-    assert done.returncode == 0, done.stdout.decode()[-3000:]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    shared = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE=str(count), LOCAL_RANK='0',
+                  GLOO_SOCKET_IFNAME='lo', NCCL_SOCKET_IFNAME='lo')
+    logs = [folder / f'log{rank}' for rank in range(count)]
+    processes = []
+    try:
+        for rank, log in enumerate(logs):
+            with open(log, 'w') as file:
+                processes.append(subprocess.Popen(
+                    [sys.executable, str(WORKER), str(folder), json.dumps(options)],
+                    env=dict(shared, RANK=str(rank)), stdout=file, stderr=subprocess.STDOUT))
+        ended = [process.wait(120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert not any(ended), ''.join(log.read_text()[-3000:] for log in logs)
     return torch.load(folder / 'rank0.pth', map_location='cpu')
 
 

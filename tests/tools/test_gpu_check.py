@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
-
-pytest.importorskip('mmpretrain', reason='the study is one of mmpretrain')
 
 
 @pytest.fixture
@@ -80,6 +79,27 @@ def test_a_command_ends_with_all_it_started(tool, tmp_path, ending, limits, expe
     while is_alive(int(log.read_text())) and time.monotonic() < end:
         time.sleep(0.05)
     assert not is_alive(int(log.read_text()))
+
+
+def test_what_a_part_has_started_ends_with_the_check(check, tool, tmp_path, monkeypatch):
+    check()
+    log = tmp_path / 'log'
+
+    def interrupt():
+        if log.read_text().endswith('\n'):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(tool.Check, 'tests', lambda *_: tool.run_limited(
+        [sys.executable, '-c', SPAWN + 'time.sleep(60)'], str(log), 50, is_stuck=interrupt))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            tool.main(['--out', str(tmp_path / 'out'), '--device', 'cpu', '--parts', 'tests'])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143 and not is_alive(int(log.read_text()))
+    assert '## tests: stopped from outside' in (tmp_path / 'out' / 'summary.md').read_text()
 
 
 def test_a_command_that_does_not_listen_is_killed(tool, tmp_path):
@@ -198,7 +218,7 @@ for row in rows:
 def test_rows_that_fail_or_hang_do_not_stop_the_others(check, tool, tmp_path, monkeypatch):
     (tmp_path / '_gpu_cost.py').write_text(WORKER)
     monkeypatch.setattr(tool, 'HERE', str(tmp_path))
-    monkeypatch.setattr(tool, 'ROW_LIMIT', 2.0)
+    monkeypatch.setattr(tool, 'ROW_LIMIT', 8.0)
     monkeypatch.setattr(tool, 'ROWS', {row: fields for row, fields in tool.ROWS.items() if 'float16' in row})
     check = check('--parts', 'cost')
     assert check.run() == 1
@@ -231,6 +251,7 @@ def test_every_row_names_a_config_and_arguments_of_step_cost(tool, device):
 
 @pytest.mark.slow
 def test_a_row_is_measured(tool, repo, tmp_path):
+    pytest.importorskip('mmpretrain', reason='the row is a model of mmpretrain')
     from _gpu_cost import read_events
     row, events = 'ResNet-18 (CIFAR), 16 images, float32', tmp_path / 'events'
     subprocess.run([sys.executable, str(repo / 'tools' / 'analysis_tools' / '_gpu_cost.py'), str(events), 'cpu', row],
@@ -280,6 +301,7 @@ def test_the_length_reaches_every_run_and_what_has_ended_is_told(check, tool, tm
 
 @pytest.mark.parametrize('epochs', [7, 30])
 def test_the_study_reads_its_length_from_the_environment(tool, monkeypatch, epochs):
+    pytest.importorskip('mmpretrain', reason='the study is one of mmpretrain')
     monkeypatch.setenv('LOCAL_RANK', '0')
     if epochs != 30:
         monkeypatch.setenv('MMAFAN_STUDY_EPOCHS', str(epochs))
