@@ -4,7 +4,7 @@
 custom_imports = dict(imports=['mmafan'], allow_failed_imports=False)
 
 # One tap right after the stem, and an additive step of a fifth of the feature's standard deviation: early taps and real
-# steps gain where a training set is learned by heart, and re-injecting channel statistics takes most of the attack back.
+# steps gain where a training set is learned by heart; re-injecting channel statistics takes most of an attack back.
 # The strengths follow how well the training set is fitted (the hook's fit_threshold), so that nothing is attacked
 # where there is still something to learn. What comes before the tap keeps its gradient; what comes after it has twice
 # of it while A-FAN is on.
