@@ -1,17 +1,19 @@
-"""Which pass is running: the state norm layers react to, in place of ``self.training``."""
+"""Which pass is running, the state norm layers react to in place of ``self.training``; and what is replaced in it."""
 from __future__ import annotations
 
 import enum
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Iterator, List
+from typing import Any, Dict, Iterator, List
+
+_ABSENT = object()
 
 
 class PassKind(enum.Enum):
     """The kind of a forward pass.
 
     ``CLEAN`` is the ordinary pass, ``ATTACK`` a further PGD step that only wants the gradient at the tap (and leaves
-    no trace), ``ADVERSARIAL`` a pass whose loss trains the tail, ``CHECK`` a clean pass again that stores nothing.
+    no trace), ``ADVERSARIAL`` a pass whose loss trains the suffix, ``CHECK`` a clean pass again that stores nothing.
     """
     CLEAN = 'clean'
     ATTACK = 'attack'
@@ -59,3 +61,25 @@ def running_pass(kind: PassKind, batch_norm: str = 'shared') -> Iterator[None]:
         yield
     finally:
         _STACK.pop()
+
+
+class Patches:
+    """Methods replaced on objects themselves, and put back."""
+
+    def __init__(self) -> None:
+        self._before: List[Any] = []
+
+    def set(self, owner: Any, name: str, function: Any) -> None:
+        """Replace ``owner.name``."""
+        own: Dict[str, Any] = vars(owner)
+        self._before.append((own, name, own.get(name, _ABSENT)))
+        own[name] = function
+
+    def undo(self) -> None:
+        """Put everything back, last first."""
+        while self._before:
+            own, name, value = self._before.pop()
+            if value is _ABSENT:
+                del own[name]
+            else:
+                own[name] = value

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -12,12 +12,11 @@ from torch import nn
 
 from ..config import AFANConfig, TapConfig
 from ..functional import feature_moments
-from ..passes import Batch, PassKind, Recording, running_pass
-from ..passes.graph import node_of, nodes_behind
-from ..passes.tap import INPUTS
-from ..passes.unused import Watch
+from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
+from ..replay.graph import node_of, nodes_behind
+from ..replay.unread import Watch
 from ..validation import suggest
-from .losses import depends, is_loss, loss_tensors, select_losses
+from .suffix import depends, is_loss, loss_tensors, select_losses
 
 PATIENCE = 20
 
@@ -64,56 +63,64 @@ def _closest(path: str, names: list) -> str:
 
 
 def check_first_pass(model: Any, recording: Recording, batch: Batch,
-                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> bool:
+                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> Optional[Facts]:
     """Check, after the first clean forward and before any weight changes, that every tap works.
 
     Returns:
-        Whether they were checked. A batch with an image without boxes, or without a row at a tap (no RoI), is no proof
-        of anything; up to 20 such steps wait for a better one.
+        What the step has shown; None where it proves nothing: a batch with an image without boxes, or without a row at
+        a tap (no RoI). Up to 20 such steps wait for a better one.
 
     Raises:
         ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
-            the samples, and where replaying the head does not reproduce the clean loss.
+            the samples, and where replaying the prefix does not reproduce the clean loss.
     """
-    config, runtime = model.afan.config, model.afan
-    proves_little = model._lacks_targets(batch) or any(
+    runtime, config = model.afan, model.afan.config
+    proves_little = runtime.codebase.lacks_targets(batch) or any(
         c.outputs and not any(map(len, c.features)) and c.live for c in recording.captures.values())
     lacking = proves_little and runtime.num_waits < PATIENCE
-    problems = [] if lacking else list(recording.check())
-    for name, problem in problems:
+    for name, problem in [] if lacking else recording.check():
         module = config.taps[name].module
         raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
                          f'{problem}; name a module between the trainable part of the network and its loss')
+    facts = recording.learned()
     if not _all_ready(not lacking):
-        runtime.num_waits += 1
-        return False
-    recording.idle, recording.unused = {}, {}
+        return None
+    idle: Dict[str, FrozenSet[int]] = {}
+    others: Dict[str, FrozenSet[str]] = {}
+    unread: Dict[str, FrozenSet[str]] = {}
     for name, tap in config.taps.items():
-        capture, where = recording.captures[name], f'afan.taps.{name}'
-        rows = {len(f) for f in capture.live}
-        if tap.fraction < 1 and rows != {recording.size}:
-            raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
-                             f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
-        _check_moments(tap, capture.features, where)
-        own = _own_losses(losses, capture.live)
-        if not own:
-            raise ValueError(f'{where}.module must name a module that the losses depend on, but '
-                             f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
+        own = _check_tap(model, recording, name, tap, losses)
         # A constant is no proof: it may depend on the tap in a batch with something to compute it from.
-        runtime.other_losses[name] = {k for k, v in losses.items() if k not in own and depends({k: v})}
+        others[name] = frozenset(k for k, v in losses.items() if k not in own and depends({k: v}))
         chosen = own
-        for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
-            _check_names(losses, own, names, f'{where}.{field}', tap)
-            _check_reach(model, tap, capture.live, select_losses(own, names), where)
         if tap.losses is not None:
             chosen = select_losses(own, [*tap.losses, *(n for group in tap.attack_losses or () for n in group)])
-        recording.idle[name] = recording.find_idle(nodes_behind(loss_tensors(chosen)))
+        idle[name] = recording.find_idle(nodes_behind(loss_tensors(chosen)))
+    recording.facts = facts = replace(facts, idle_calls=idle, other_losses=others)
     for name, tap in config.taps.items():
         if config.replay and tap.module != INPUTS:
-            _check_replay(model, recording, batch, run, losses, name)
-    if proves_little:  # other batches may come to branches that read more
-        recording.unused = {}
-    return True
+            unread[name] = _check_replay(model, recording, batch, run, losses, name)
+    # After a batch that proves little others may come to branches that read more.
+    recording.facts = replace(facts, unread={} if proves_little else unread)
+    return recording.facts
+
+
+def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Dict[str, Any]:
+    """Check one tap's fields against its feature and the losses; return the losses that depend on it."""
+    capture, where = recording.captures[name], f'afan.taps.{name}'
+    rows = {len(f) for f in capture.live}
+    if tap.fraction < 1 and rows != {recording.size}:
+        raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
+                         f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
+    _check_moments(tap, capture.features, where)
+    own = _own_losses(losses, capture.live)
+    if not own:
+        raise ValueError(f'{where}.module must name a module that the losses depend on, but '
+                         f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
+    for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
+        _check_names(losses, own, names, f'{where}.{field}', tap)
+        _check_reach(model, tap, capture.live, select_losses(own, names), where)
+    return own
 
 
 def _all_ready(ready: bool) -> bool:
@@ -148,13 +155,13 @@ def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str)
             raise ValueError(f'{where}.{error}') from None
 
 
-def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
+def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
                  where: str) -> None:
     """A gradient of the losses must come to the feature."""
     tracked = [feature for feature in live if feature.requires_grad]
     try:
         with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
-            total = model.parse_losses(chosen)[0]  # type: ignore[operator]
+            total = model.parse_losses(chosen)[0]
             gradients = torch.autograd.grad(total, tracked, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         if 'heckpoint' not in str(error):
@@ -168,16 +175,16 @@ def _check_reach(model: nn.Module, tap: TapConfig, live: Sequence[torch.Tensor],
 
 
 def _check_replay(model: Any, recording: Recording, batch: Batch,
-                  run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any], name: str) -> None:
-    """An unperturbed adversarial pass must give the clean loss."""
+                  run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any], name: str) -> FrozenSet[str]:
+    """An unperturbed adversarial pass must give the clean loss; return the modules whose outputs it does not read."""
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
     copies, watch = [f.clone() for f in features], Watch()
-    with recording.replay(name, copies, PassKind.CHECK, 'batch', with_grad=False, watch=watch):
+    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), with_grad=False, watch=watch):
         again = float(model.parse_losses(run(batch))[0])
     half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
     same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
     if math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
-    recording.note_unused(name, watch)
+    return recording.find_unread(name, watch)

@@ -4,10 +4,12 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import nn
 
-from mmafan.passes.calls import Patches, WatchedCall, select_elements, snapshot, tensors_in
-from mmafan.passes.forward_state import changed_places, forward_state, read_places, read_state
+from mmafan.replay.batch import Chosen, select_elements, snapshot, tensors_of
+from mmafan.replay.calls import WatchedCall
+from mmafan.replay.forward_state import changed_places, forward_state, read_places, read_state
+from mmafan.replay.state import Patches
 
 
 class Sampled:
@@ -19,7 +21,7 @@ class Sampled:
 
 def test_a_snapshot_is_not_touched_by_what_is_done_to_the_result():
     result = (dict(loss=[torch.ones((), requires_grad=True) * 2]), [InstanceData(bboxes=torch.rand(3, 4))], Sampled())
-    kept = snapshot(Tensor.detach, result)
+    kept = snapshot(result)
     result[0].clear()
     result[1][0].priors = result[1][0].pop('bboxes')  # as mmdet's RoI heads do
     result[2].boxes = None
@@ -32,21 +34,21 @@ def test_a_snapshot_is_not_touched_by_what_is_done_to_the_result():
 
 def test_a_snapshot_shares_the_memory_of_tensors():
     boxes = torch.rand(3, 4)
-    assert snapshot(Tensor.detach, [boxes])[0].data_ptr() == boxes.data_ptr()
+    assert snapshot([boxes])[0].data_ptr() == boxes.data_ptr()
 
 
-def test_tensors_in_finds_all():
+def test_tensors_of_finds_all():
     result = (dict(a=torch.zeros(1)), [InstanceData(b=torch.ones(1))], Sampled(), 'text', None)
-    assert len(tensors_in(result)) == 4
+    assert len(tensors_of(result, objects=True)) == 4
 
 
 @pytest.mark.parametrize('size', [2, 3])
 def test_only_lists_of_elements_of_samples_are_selected(size):
     elements = [InstanceData(number=torch.tensor([k])) for k in range(size)]
     losses = dict(loss=[torch.tensor(float(k)) for k in range(size)])  # one for each level, by chance as many
-    chosen = select_elements((losses, elements), torch.tensor([1]), size)
+    chosen = select_elements((losses, elements), Chosen(torch.tensor([1]), size))
     assert len(chosen) == 2 and len(chosen[0]['loss']) == size and [int(e.number) for e in chosen[1]] == [1]
-    assert select_elements(elements, None, size) is elements
+    assert select_elements(elements, None) is elements
 
 
 def test_patches_are_undone_last_first():
@@ -74,7 +76,7 @@ def test_a_call_is_known_by_its_object_and_name():
 def test_several_elements_for_each_sample():
     """Three branches of two images, branch after branch, as TridentNet returns its proposals."""
     elements = [InstanceData(number=torch.tensor([k])) for k in range(6)]
-    assert [int(e.number) for e in select_elements(elements, torch.tensor([1]), 2)] == [1, 3, 5]
+    assert [int(e.number) for e in select_elements(elements, Chosen(torch.tensor([1]), 2))] == [1, 3, 5]
 
 
 class Counting(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -55,7 +55,7 @@ def read_state(model: nn.Module, known: Optional[State] = None) -> State:
     return state
 
 
-def read_places(model: nn.Module, places: List[Place], known: Optional[State] = None) -> State:
+def read_places(model: nn.Module, places: Sequence[Place], known: Optional[State] = None) -> State:
     """Copy the state at some places; ``known`` as for :func:`read_state`."""
     state: State = {}
     for path, name, is_buffer in places:
@@ -122,23 +122,21 @@ class RegionState:
 
     Args:
         model: The model.
-        places: Returns where a forward changes the model, None as long as that is not known: it is everywhere then.
-        afan_is_on: Otherwise recomputing a clean pass changes state once more, as it does in the stock model.
+        places: Where a forward changes the model, None where that is not known: it is everywhere then.
+        protects: Otherwise recomputing a clean pass changes state once more, as it does in the stock model.
     """
 
-    def __init__(self, model: nn.Module, places: Callable[[], Optional[List[Place]]], afan_is_on: bool) -> None:
-        self._model, self._places, self.afan_is_on = model, places, afan_is_on
+    def __init__(self, model: nn.Module, places: Optional[Sequence[Place]], protects: bool) -> None:
+        self._model, self._places, self.protects = model, places, protects
         self._latest: State = {}
 
     def read(self) -> State:
         """Copy what a region that begins now finds; regions share the copy of what does not change between them."""
-        places = self._places()
-        self._latest = (read_state(self._model, self._latest) if places is None else
-                        read_places(self._model, places, self._latest))
+        self._latest = (read_state(self._model, self._latest) if self._places is None else
+                        read_places(self._model, self._places, self._latest))
         return self._latest
 
     def restored(self, state: State) -> ContextManager[None]:
         """Return a context in which the model is as it was, and after which it is as it is now."""
-        places = self._places()
-        chosen = state if places is None else {place: state[place] for place in places}
+        chosen = state if self._places is None else {place: state[place] for place in self._places}
         return forward_state(self._model, chosen)

@@ -1,15 +1,28 @@
-"""What a clean pass leaves at a tap."""
+"""What a clean pass leaves at a tap, and of what ran before it."""
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from .batch import is_feature, map_tensors, select_samples, tensors_of
+from .batch import Chosen, is_feature, map_tensors, select_samples, tensors_of
 from .rng import RandomState
 
 INPUTS = 'inputs'
+SIDES = ('output', 'input')
+
+
+class Site(Protocol):
+    """Where a tap is: at the ``'output'`` or the ``'input'`` of a module; its name ``'inputs'``: the model inputs."""
+
+    @property
+    def module(self) -> str:
+        """Dotted name."""
+
+    @property
+    def at(self) -> str:
+        """One of ``SIDES``."""
 
 
 class Record(NamedTuple):
@@ -22,17 +35,17 @@ class Record(NamedTuple):
         copied: Whether ``output`` is a copy, because operations in place change what the module returned.
         watched: The tensors a module returned, each with its version at that moment.
         live: The tensors a method returned, as long as the clean graph is of interest.
-        unused: Whether stand-ins take the place of the tensors in ``output``.
         random_state: Random streams after a method, where the next draws depend on it.
+        unread: Whether stand-ins take the place of the tensors in ``output``.
     """
     owner: Any
     name: str
     output: Any
     copied: bool = False
-    watched: Sequence[Tuple[Tensor, int]] = ()
+    watched: List[Tuple[Tensor, int]] = []
     live: List[Tensor] = []
     random_state: Optional[RandomState] = None
-    unused: bool = False
+    unread: bool = False
 
     @property
     def changed(self) -> bool:
@@ -41,10 +54,12 @@ class Record(NamedTuple):
 
     def allow(self, output: Any) -> None:
         """Accept the one change that a following module, which replays too, made in place: ``ReLU(inplace=True)``."""
+        if not self.watched:
+            return
         made = {(t.data_ptr(), t._version) for t in tensors_of(output)}
         for index, (tensor, version) in enumerate(self.watched):
             if (tensor.data_ptr(), version + 1) in made:
-                self.watched[index] = (tensor, version + 1)  # type: ignore[index]
+                self.watched[index] = (tensor, version + 1)
 
 
 Records = List[Record]
@@ -65,7 +80,7 @@ class TapCapture:
         outputs: Output of every call of the tap's module, detached; usually one call with one tensor ``(N, C, ...)``.
         live: The tensors to perturb, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
-        head: The modules that had finished, outermost only, in order of calls.
+        prefix: The modules and methods that had finished, outermost only, in order of calls.
         random_state: Random streams as they were when the tap was reached.
         autocast: Whether the tap was reached under autocast.
     """
@@ -74,7 +89,7 @@ class TapCapture:
         self.outputs: List[Any] = []
         self.live: List[Tensor] = []
         self.gradients: List[Optional[Tensor]] = []
-        self.head: Records = []
+        self.prefix: Records = []
         self._perturbed: List[bool] = []
         self.random_state: Optional[RandomState] = None
         self.autocast = False
@@ -85,8 +100,12 @@ class TapCapture:
         tensors = [t for output in self.outputs for t in tensors_of(output)]
         return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
 
+    def reach(self, prefix: Records, state: RandomState) -> None:
+        """Note what had finished, and the random streams, when the tap was reached for the first time."""
+        self.prefix, self.random_state, self.autocast = prefix, state, autocast_enabled()
+
     def take(self, output: Any) -> Any:
-        """Keep an output and return the copy that the tail consumes.
+        """Keep an output and return the copy that the suffix consumes.
 
         The copy keeps later in-place operations (``ReLU(inplace=True)``) away from the recorded feature.
         """
@@ -109,20 +128,17 @@ class TapCapture:
         tensor.register_hook(keep)
         return tensor.clone()
 
-    def rebuild(self, features: Sequence[Tensor], indices: Optional[Tensor], size: int) -> List[Any]:
+    def rebuild(self, features: Sequence[Tensor], chosen: Optional[Chosen]) -> List[Any]:
         """Put perturbed tensors in the places of the clean ones.
 
         Args:
             features: One tensor for each of :attr:`features`.
-            indices: The samples they stand for, if not all.
-            size: Number of samples in the clean batch.
+            chosen: The samples they stand for, if not all.
         """
         replacements, flags = iter(features), iter(self._perturbed)
 
         def replace(tensor: Tensor) -> Tensor:
-            if next(flags):
-                return next(replacements)
-            return tensor if indices is None else select_samples(tensor, indices, size)
+            return next(replacements) if next(flags) else select_samples(tensor, chosen)
 
         return [map_tensors(replace, output) for output in self.outputs]
 

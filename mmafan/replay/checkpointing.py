@@ -6,9 +6,8 @@ from typing import Any, Callable, ContextManager, Iterator, List, Optional
 
 from torch.utils import checkpoint as torch_checkpoint
 
-from .calls import Patches
 from .forward_state import RegionState, State
-from .state import PassKind, current_pass, running_pass
+from .state import PassKind, Patches, current_pass, running_pass
 
 REENTRANT = 'CheckpointFunction'
 NON_REENTRANT = '_checkpoint_without_reentrant_generator'
@@ -26,7 +25,8 @@ def replaying(is_before_tap: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing_of_passes(regions: Optional[RegionState] = None) -> Iterator[None]:
+def checkpointing_of_passes(regions: Optional[Callable[[], RegionState]] = None,
+                            protects: bool = True) -> Iterator[None]:
     """Make ``torch.utils.checkpoint`` fit for A-FAN's passes; everything is put back at the end.
 
     - Checkpointing that is reentrant, as that of ``with_cp`` in the codebases and of mmengine's
@@ -39,16 +39,17 @@ def checkpointing_of_passes(regions: Optional[RegionState] = None) -> Iterator[N
       feature. No region is, that begins before the last perturbed feature of the pass has been given out.
 
     Args:
-        regions: Reads and restores that state; None leaves it to the recomputation.
+        regions: Gives what reads and restores that state, the same at every call; None leaves it to the recomputation.
+        protects: Whether recomputing a clean pass leaves the state alone, where the stock model changes it once more.
     """
     patches = Patches()
-    patches.set(torch_checkpoint, REENTRANT, _NonReentrant(early_stop=regions is None or regions.afan_is_on))
+    patches.set(torch_checkpoint, REENTRANT, _NonReentrant(early_stop=protects))
     stock = getattr(torch_checkpoint, NON_REENTRANT)
 
     def around(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
         if any(is_before_tap() for is_before_tap in _REPLAYS):
             return iter((None, ))  # nothing before the function, nothing after it
-        return stock(in_its_pass(function, regions), *args, **kwargs)
+        return stock(in_its_pass(function, None if regions is None else regions()), *args, **kwargs)
 
     patches.set(torch_checkpoint, NON_REENTRANT, around)
     try:
@@ -78,7 +79,7 @@ def in_its_pass(function: Callable[..., Any], regions: Optional[RegionState] = N
 
     Args:
         function: The function.
-        regions: As of :func:`checkpointing_of_passes`.
+        regions: What :func:`checkpointing_of_passes` is given gives it.
 
     Example:
         >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
@@ -94,10 +95,11 @@ def in_its_pass(function: Callable[..., Any], regions: Optional[RegionState] = N
         if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
             kind = PassKind.CHECK
         protection: ContextManager[None] = nullcontext()
-        if regions is not None and (regions.afan_is_on or kind is not PassKind.CLEAN):
+        if regions is not None and (regions.protects or kind is not PassKind.CLEAN):
             protection = regions.restored(found)
         # There may be regions inside.
-        with protection, running_pass(kind, state.batch_norm), checkpointing_of_passes(regions):
+        inner = checkpointing_of_passes(regions and (lambda: regions), regions is None or regions.protects)
+        with protection, running_pass(kind, state.batch_norm), inner:
             return function(*args, **kwargs)
 
     return recompute

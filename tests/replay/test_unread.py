@@ -1,5 +1,7 @@
-"""Outputs of the head that no adversarial pass reads are not kept, and nothing else changes."""
+"""Outputs of the prefix that no adversarial pass reads are not kept, and nothing else changes."""
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmafan import afan_model
-from mmafan.passes import Recording
-from mmafan.passes.unused import StandIn, Watch
+from mmafan.replay import Recording
+from mmafan.replay.unread import StandIn, Watch
+
+from ..training import record_warnings
 
 
 class Net(BaseModel):
@@ -48,7 +52,7 @@ class Shape(Net):
         return self.c(self.t(self.b(h))) + h.shape[1]
 
 
-class InTheTail(Net):
+class InTheSuffix(Net):
 
     def run(self, x):
         h = self.a(x)
@@ -56,7 +60,7 @@ class InTheTail(Net):
 
 
 class NativeModule(Net):
-    """The tail has a layer that works where torch functions are not seen, as mmcv's operators do."""
+    """The suffix has a layer that works where torch functions are not seen, as mmcv's operators do."""
 
     class Native(nn.Module):
 
@@ -82,7 +86,7 @@ class Draws(Net):
         return self.c(self.t(self.b(h)))
 
 
-class DrawsInTheTail(Net):
+class DrawsInTheSuffix(Net):
 
     def run(self, x):
         h = self.c(self.t(self.b(self.a(x))))
@@ -110,7 +114,7 @@ class Keyword(NativeModule):
 
 
 class SharedLayer(Net):
-    """A layer before and after the tap, which has the first layer's output as an argument in the tail alone."""
+    """A layer before and after the tap, which has the first layer's output as an argument in the suffix alone."""
 
     class Native(nn.Module):
 
@@ -180,23 +184,23 @@ def step(model, wrapper):
 
 
 @pytest.mark.parametrize('cls, unused', [
-    (Net, {'a', 'b'}), (Operation, {'b'}), (Method, {'b'}), (Shape, {'b'}), (InTheTail, {'b'}), (NativeModule, {'b'}),
-    (Script, {'b'}), (Keyword, {'b'}), (SharedLayer, {'b', 'native'}), (Draws, set()), (DrawsInTheTail, {'a', 'b'}),
+    (Net, {'a', 'b'}), (Operation, {'b'}), (Method, {'b'}), (Shape, {'b'}), (InTheSuffix, {'b'}), (NativeModule, {'b'}),
+    (Script, {'b'}), (Keyword, {'b'}), (SharedLayer, {'b', 'native'}), (Draws, set()), (DrawsInTheSuffix, {'a', 'b'}),
 ])
 def test_what_is_read_is_known_after_the_first_step(cls, unused):
     model, wrapper = make(cls)
     step(model, wrapper)
-    assert model.afan.unused == {'s': unused}
+    assert model.afan.facts.unread == {'s': unused}
 
 
 @pytest.mark.parametrize('tap', [{}, dict(fraction=0.5), dict(num_steps=2)], ids=['plain', 'fraction', 'pgd'])
-@pytest.mark.parametrize('cls', [Net, Operation, Shape, InTheTail, Draws])
+@pytest.mark.parametrize('cls', [Net, Operation, Shape, InTheSuffix, Draws])
 def test_a_step_without_them_is_the_same(cls, tap):
     model, wrapper = make(cls, **tap)
     step(model, wrapper)
     other, its_wrapper = make(cls, **tap)
     step(other, its_wrapper)
-    other.afan.unused = {}
+    other.afan.facts = replace(other.afan.facts, unread={})
     log, expected = step(model, wrapper), step(other, its_wrapper)
     assert log.keys() == expected.keys() and all(torch.equal(log[k], expected[k]) for k in log)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters()))
@@ -205,48 +209,67 @@ def test_a_step_without_them_is_the_same(cls, tap):
 def test_they_take_no_memory():
     model, wrapper = make(Net)
     step(model, wrapper)
-    with Recording(model, model.afan.taps, 4, True, set(), (), {}, model.afan.unused, []) as recording:
+    with Recording(model, model.afan.taps, 4, model.afan.facts) as recording:
         model.run(torch.randn(4, 6))
-    head = recording.captures['s'].head
-    assert [type(record.output) for record in head] == [StandIn, StandIn]
-    assert all(record.unused and not record.watched for record in head)
+    prefix = recording.captures['s'].prefix
+    assert [type(record.output) for record in prefix] == [StandIn, StandIn]
+    assert all(record.unread and not record.watched for record in prefix)
 
 
 def test_another_tap_may_read_them():
-    """The output of ``a`` is the other tap's feature's input alone, that of ``b`` is what its tail goes on from."""
-    model = afan_model(InTheTail)(afan=dict(taps=dict(
+    """The output of ``a`` is the other tap's feature's input alone, that of ``b`` is what its suffix goes on from."""
+    model = afan_model(InTheSuffix)(afan=dict(taps=dict(
         late=dict(module='t', step_size=0.1), early=dict(module='b', step_size=0.1)))).train()
     step(model, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
-    assert model.afan.unused == {'late': {'b'}, 'early': set()}
+    assert model.afan.facts.unread == {'late': {'b'}, 'early': set()}
 
 
-@pytest.mark.parametrize('late', [add, add_in_place, assign, put, index, masked, instead])
-def test_an_output_first_read_in_a_later_step_is_one_sentence(late):
+@pytest.mark.parametrize('late', [add, add_in_place, assign, put, index, masked, instead, fused])
+@pytest.mark.parametrize('tap', [{}, dict(num_steps=2)], ids=['plain', 'pgd'])
+def test_an_output_first_read_in_a_later_step_repeats_the_pass(late, tap):
+    """With the prefix running again, once; TorchScript keeps the cause to itself. Then the output is kept."""
+    weights = []
+    for replay in (True, False):
+        model = afan_model(Later)(afan=dict(taps=dict(s=dict(dict(module='t', step_size=0.3), **tap)),
+                                            replay=replay)).train()
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        step(model, wrapper)
+        model.late = late
+        with record_warnings() as warnings:
+            for _ in range(2):
+                step(model, wrapper)
+        assert sum("an adversarial pass reads what 'a' returned" in text for text in warnings) == replay
+        assert not replay or model.afan.facts.unread == {}
+        weights.append([p.detach() for p in model.parameters()])
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-6) for pair in zip(*weights))
+
+
+def test_an_error_of_the_model_is_not_repeated():
     model, wrapper = make(Later)
     step(model, wrapper)
-    model.late = late
-    with pytest.raises(RuntimeError, match="an adversarial pass reads what 'a' returned, .* set afan.replay=False"):
-        step(model, wrapper)
+    runs = []
 
+    def fail(x, h):
+        runs.append(len(runs))
+        if len(runs) > 1:
+            raise RuntimeError('of its own')
+        return x
 
-def test_a_script_that_reads_it_in_a_later_step_fails_too():
-    """Its interpreter keeps the sentence to itself."""
-    model, wrapper = make(Later)
-    step(model, wrapper)
-    model.late = fused
-    with pytest.raises(RuntimeError, match='TorchScript'):
+    model.late = fail
+    with pytest.raises(RuntimeError, match='of its own'):
         step(model, wrapper)
+    assert len(runs) == 2
 
 
 def test_a_batch_that_proves_little_says_nothing_about_what_is_read(monkeypatch):
-    from mmafan.models import checks
-    monkeypatch.setattr(checks, 'PATIENCE', 1)
+    from mmafan.models import first_step
+    monkeypatch.setattr(first_step, 'PATIENCE', 1)
     model, wrapper = make(Net)
-    monkeypatch.setattr(type(model), '_lacks_targets', lambda *_: True)
+    monkeypatch.setattr(model.afan.codebase, 'lacks_targets', lambda *_: True)
     step(model, wrapper)
-    assert not model.afan.checked
+    assert model.afan.facts is None
     step(model, wrapper)
-    assert model.afan.checked and model.afan.unused == {}
+    assert model.afan.facts is not None and model.afan.facts.unread == {}
 
 
 @pytest.mark.parametrize('read', [lambda t: t + 1, lambda t: t.shape, lambda t: torch.zeros(1).add_(t), Tensor.clone,

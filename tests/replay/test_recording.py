@@ -9,6 +9,8 @@ from torch import nn
 
 from mmafan import afan_model
 
+from ..training import record_warnings
+
 
 class Net(BaseModel):
     """Linear layers ``a``, ``b``, ``t``, ``c`` and a subclass's way through them."""
@@ -97,8 +99,8 @@ def gradients(cls, schedule, replay, steps=3, **tap):
 
 @pytest.mark.parametrize('cls', NETS)
 @pytest.mark.parametrize('tap', [{}, dict(fraction=0.6), dict(num_steps=2)], ids=['plain', 'fraction', 'pgd'])
-def test_replay_equals_running_the_head_again(cls, tap):
-    if cls is SharedActivation and 'fraction' in tap:  # a head that runs on fewer samples draws other dropout masks
+def test_replay_equals_running_the_prefix_again(cls, tap):
+    if cls is SharedActivation and 'fraction' in tap:  # a prefix that runs on fewer samples draws other dropout masks
         tap = dict(tap, fraction=1.0)
     expected = gradients(cls, 'two_phase', False, **tap)
     for schedule in ('two_phase', 'single_graph'):
@@ -115,10 +117,11 @@ def test_only_outputs_changed_in_place_are_copied(cls, changed):
     """An activation in place replays as well as the layer before it: nothing to copy."""
     model = afan_model(cls)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1)))).train()
     model.train_step(dict(inputs=torch.randn(4, 6)), OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
-    assert model.afan.changed_in_place == changed
+    assert model.afan.facts.changed_in_place == changed
 
 
-def test_an_output_first_changed_in_a_later_step_is_refused():
+def test_an_output_first_changed_in_a_later_step_runs_the_prefix_again():
+    """Once, with a warning; from then on it is copied. The gradients are those of a model that never replays."""
 
     class Later(Net):
         late = False
@@ -129,12 +132,20 @@ def test_an_output_first_changed_in_a_later_step_is_refused():
                 h += 1
             return self.c(self.t(h) + h)
 
-    model = afan_model(Later)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1)))).train()
-    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
-    model.train_step(dict(inputs=torch.randn(4, 6)), wrapper)
-    model.late = True
-    with pytest.raises(RuntimeError, match=r"\['a'\] is changed in place .* set afan.replay=False"):
+    weights = []
+    for replay in (True, False):
+        model = afan_model(Later)(afan=dict(taps=dict(s=dict(module='t', step_size=0.1)), replay=replay)).train()
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        torch.manual_seed(5)
         model.train_step(dict(inputs=torch.randn(4, 6)), wrapper)
+        with record_warnings() as warnings:
+            for _ in range(3):
+                model.late = True
+                model.train_step(dict(inputs=torch.randn(4, 6)), wrapper)
+        assert sum("['a'] is changed in place" in text for text in warnings) == replay
+        weights.append([p.detach() for p in model.parameters()])
+        assert not replay or model.afan.facts.changed_in_place == {'a'}
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-7) for pair in zip(*weights))
 
 
 def test_a_tap_that_runs_another_number_of_times_is_refused():

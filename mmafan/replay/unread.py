@@ -1,10 +1,12 @@
 """Which recorded outputs an adversarial pass hands on without ever reading them.
 
 What the stem of a backbone returned goes into modules that replay too, so that no operation reads it. The clean pass
-need not keep it: a stand-in without storage takes its place, which refuses to be read.
+need not keep it: a stand-in without storage takes its place. Where something reads it in a later step all the same, it
+raises, and the pass is repeated without stand-ins.
 """
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from torch import Tensor, nn
@@ -12,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .batch import tensors_of
 from .rng import RandomState
+from .batch import tensors_of
 
 
 class StandIn(Tensor):
@@ -22,10 +24,14 @@ class StandIn(Tensor):
     Args:
         module: Name of the module that returned it, for the message.
 
+    Attributes:
+        reads: Names of what has been read so far; TorchScript keeps the exception to itself.
+
     Raises:
         RuntimeError: From every torch function and attribute, and from every operation, TorchScript's among them.
     """
     module: str
+    reads: List[str] = []
 
     @staticmethod
     def __new__(cls, module: str) -> 'StandIn':
@@ -34,14 +40,22 @@ class StandIn(Tensor):
         return made
 
     @classmethod
-    def __torch_function__(cls, function: Callable[..., Any], types: Any, args: Tuple[Any, ...] = (),
-                           kwargs: Optional[Dict[str, Any]] = None) -> Any:
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = [t for t in tensors_of([args, kwargs or {}]) if type(t) is StandIn]
         name = vars(found[0])['module'] if found else 'a module'
+        cls.reads.append(name)
         raise RuntimeError(f'an adversarial pass reads what {name!r} returned, which it did not in the first step, so '
-                           'that it was not kept; set afan.replay=False')
+                           'that it was not kept')
 
-    __torch_dispatch__ = __torch_function__  # type: ignore[assignment]
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return cls.__torch_function__(function, types, args, kwargs)
+
+
+@functools.lru_cache(maxsize=None)
+def stand_in(module: str) -> StandIn:
+    """Return the stand-in for what a module returns; it has no state of its own."""
+    return StandIn(module)
 
 
 class _Operations(TorchDispatchMode):
@@ -77,7 +91,7 @@ class Watch(TorchFunctionMode):
         self._owners: Dict[int, int] = {}
         self._handed_out: List[Tensor] = []  # alive, so that no other tensor gets the same id
         self._expected: Optional[RandomState] = None
-        self._in_head = True
+        self._in_prefix = True
         self._handle: Any = None
         self._operations = _Operations(self._note)
 
@@ -106,11 +120,11 @@ class Watch(TorchFunctionMode):
         return output
 
     def draws_begin_at(self, state: Optional[RandomState]) -> None:
-        """Note where the random streams are put to before code of the head goes on; None: where the tail begins."""
-        if self._in_head and self._expected is not None:
+        """Note where the random streams are put to before code of the prefix goes on; None: where the suffix begins."""
+        if self._in_prefix and self._expected is not None:
             self.draws |= not self._expected.is_current()
         self._expected = state
-        self._in_head &= state is not None
+        self._in_prefix &= state is not None
 
     def _note(self, values: Any) -> None:
         self.read.update(self._owners[id(t)] for t in tensors_of(values) if id(t) in self._owners)
