@@ -122,7 +122,8 @@ def reinject_statistics(clean: Tensor,
                         moments: str = 'channel',
                         eps: float = 1e-5,
                         num_groups: int = 32,
-                        channel_dim: Optional[int] = None) -> Tensor:
+                        channel_dim: Optional[int] = None,
+                        normalized: Optional[Tensor] = None) -> Tensor:
     """Give the clean feature the statistics of the perturbed one (the method's third equation).
 
     ``f_mix = sigma(f_i) * (f - mu(f)) / sigma(f) + mu(f_i)``
