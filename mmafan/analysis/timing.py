@@ -1,4 +1,4 @@
-"""Measuring steps in turn, and a tail's share of a step."""
+"""Measuring steps in turn, and a suffix's share of a step."""
 from __future__ import annotations
 
 import functools
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..passes.batch import is_feature, tensors_of
-from ..passes.tap import INPUTS
+from ..replay import INPUTS
+from ..replay.batch import is_feature, tensors_of
 
 
 def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[Any], repeats: int,
@@ -74,11 +74,11 @@ class Clock:
         return begin.elapsed_time(end) / 1000
 
 
-class TailProbe:
-    """Measure each tail's share of a training step of the stock model.
+class SuffixProbe:
+    """Measure each suffix's share of a training step of the stock model.
 
-    The tail begins when the tap's module has returned (or is entered) for the first time and ends when the gradient
-    has come back to all of its outputs. For the tap at the inputs everything is tail.
+    It begins when the tap's module has returned (or is entered) for the first time and ends when the gradient
+    has come back to all of its outputs. For the tap at the inputs everything is suffix.
 
     Args:
         model: The stock model.

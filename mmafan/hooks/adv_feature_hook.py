@@ -11,14 +11,14 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from ..layers.afan_norm import AUXILIARY, PassAwareNorm
-from ..models.entry import unwrap
-from ..models.mixin import AFANModelMixin
-from ..models.two_phase import refuse_compile
+from ..models.model import AFANModelMixin, unwrap
+from ..models.schedules import refuse_compile
+from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
 from .fit_tracker import FitTracker
 from .loss_ratio import loss_ratios
 
-CHECKPOINT_KEY = 'mmafan'
+CHECKPOINT_KEY = SCOPE
 FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
 DataBatch = Optional[Union[dict, tuple, list]]
 
@@ -66,6 +66,7 @@ class AdvFeatureHook(Hook):
         self.fit = None if fit_threshold is None else FitTracker(fit_threshold)
         self._restored: Dict[str, Any] = {}
         self._passes_expected = False
+        self._grad_scale: Any = 1.0
         self._epochs = True
 
     # ------------------------------------------------------------------ before training
@@ -74,8 +75,8 @@ class AdvFeatureHook(Hook):
         model = _afan_model(runner.model)
         if model is None:
             return
-        model.afan.hooked = True
-        model.restore_norms()
+        model.afan.controls.hooked = True
+        model.afan.norms.restore(model)
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to schedule, and restore what a resumed checkpoint holds."""
@@ -83,7 +84,7 @@ class AdvFeatureHook(Hook):
         if model is None:
             name = type(unwrap(runner.model)).__name__
             raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
-                             f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
+                             f"type='{SCOPE}.{afan_name(name)}' with afan=dict(taps=dict(...)), or remove the hook")
         compile_cfg = getattr(runner, '_compile', None) or runner.cfg.get('compile')
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
             refuse_compile(compile_cfg)
@@ -121,13 +122,20 @@ class AdvFeatureHook(Hook):
         runtime = unwrap(runner.model).afan
         by_epoch = self.by_epoch and self._epochs
         position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
-        runtime.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
-        runtime.iteration = runner.iter
-        runtime.num_passes, runtime.stepped = 0, False
+        controls, meters = runtime.controls, runtime.meters
+        controls.loss_scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        controls.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
+        controls.iteration = runner.iter
+        controls.measure = self._logs_at(batch_idx)
+        meters.num_passes, meters.stepped = 0, False
         self._passes_expected = bool(runtime.taps)
-        runtime.measure = self._logs_at(batch_idx)
+        self._grad_scale = self._read_scale(runtime) if self._passes_expected else 1.0
+
+    @staticmethod
+    def _read_scale(runtime: Any) -> Any:
+        """Read what this iteration's gradients will be multiplied with, only where something needs it."""
+        scaler = runtime.controls.loss_scaler
+        return scaler.get_scale() if runtime.learned is not None and scaler is not None else 1.0
 
     def _logs_at(self, batch_idx: int) -> bool:
         return batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
@@ -137,22 +145,22 @@ class AdvFeatureHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Prove that the passes ran, step the learned strengths, and log."""
         runtime = unwrap(runner.model).afan
-        if self._passes_expected and not runtime.stepped:
+        if self._passes_expected and not runtime.meters.stepped:
             raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training '
                                f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
-            runtime.learned.step(runtime.grad_scale)
-        runner.message_hub.update_scalar('train/afan_strength_scale', runtime.strength_scale)
+            runtime.learned.step(self._grad_scale)
+        runner.message_hub.update_scalar('train/afan_strength_scale', runtime.controls.strength_scale)
         if self.fit is not None:
             window = len(runner.train_dataloader) if self._epochs else FIT_WINDOW
             self.fit.update(clean_loss(outputs or {}, runtime), window)
         if self._logs_at(batch_idx):
-            measured = runtime.diagnostics if self._passes_expected else {}
+            measured = runtime.meters.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
             if self._passes_expected:
                 ratios = loss_ratios(outputs or {}, runtime.config)
                 scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
-            scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
+            scalars.update({f'{t}_skipped_share': share for t, share in runtime.meters.pop_skipped_shares().items()})
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
             runner.message_hub.update_scalars({f'train/afan_{k}': v for k, v in scalars.items()})

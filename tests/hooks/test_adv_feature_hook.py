@@ -15,7 +15,7 @@ from mmafan import afan_model
 from mmafan.engine import AFANDistributedDataParallel
 from mmafan.hooks import AdvFeatureHook
 from mmafan.hooks.adv_feature_hook import training_state
-from mmafan.models.entry import unwrap
+from mmafan.models.model import unwrap
 
 TAPS = dict(s=dict(module='conv1', step_size=0.1, strengths=(0.5, 1.0)))
 
@@ -50,8 +50,8 @@ class Spy(Hook):
         self.scales, self.passes, self.logs = [], [], []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.scales.append(runner.model.afan.strength_scale)
-        self.passes.append(runner.model.afan.num_passes)
+        self.scales.append(runner.model.afan.controls.strength_scale)
+        self.passes.append(runner.model.afan.meters.num_passes)
         scalars = runner.message_hub.log_scalars
         self.logs.append({k: scalars[k].current() for k in scalars if 'afan' in k})
 

@@ -86,21 +86,22 @@ def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, loss
     kind = OptimWrapper if loss_scale is None else functools.partial(Float16OptimWrapper, loss_scale)
     wrapper = kind(optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
                    accumulative_counts=accumulation, clip_grad=clip)
-    inner.afan.hooked = True
+    inner.afan.controls.hooked = True
     parts = [batch for batch in batches(rank, world_size) for _ in range(accumulation)]
     wrapper.initialize_count_status(model, 0, len(parts))
     for number, batch in enumerate(parts):
         step = number // accumulation
         if step < skip:
             continue
-        inner.afan.strength_scale = float(step != off)
+        inner.afan.controls.strength_scale = float(step != off)
         if loss_scale is not None:
-            inner.afan.grad_scale = wrapper.loss_scaler.get_scale()  # as the hook does
+            inner.afan.controls.loss_scaler = wrapper.loss_scaler  # as the hook does
+        scale = 1.0 if loss_scale is None else wrapper.loss_scaler.get_scale()
         if step == overflow and rank == 1:
             batch['inputs'] = [image * float('inf') for image in batch['inputs']]
         model.train_step(batch, wrapper)
         if inner.afan.learned is not None and step != off:
-            inner.afan.learned.step(inner.afan.grad_scale)
+            inner.afan.learned.step(scale)
     state = dict(model.state_dict())
     state = {name[7:] if name.startswith('module.') else name: value for name, value in state.items()}
     if inner.afan.learned is not None:
