@@ -15,5 +15,6 @@ always = {'custom_hooks': [dict(type='mmafan.AdvFeatureHook')]}
 wrong = dict(_base_.arms)
 for name, step in (('zero step', 0.0), ('noise', 0.1), ('noise, tuned size', 0.3), ('A-FAN', 0.1)):
     wrong[name] = dict(wrong[name], options={**wrong[name].get('options', {}), **always, f'{afan}.step_size': step})
-arms = {'_delete_': True, **{name: arm for name, arm in wrong.items() if name not in ('mixup', 'CutMix')}}
-del afan, always, name, step, wrong
+peers = ('label smoothing', 'mixup', 'CutMix')
+arms = {'_delete_': True, **{name: arm for name, arm in wrong.items() if name not in peers}}
+del afan, always, name, peers, step, wrong
