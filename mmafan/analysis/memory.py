@@ -1,6 +1,7 @@
 """Memory of a piece of work: what it allocates at most, and what a model holds between steps."""
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def peak_memory(function: Callable[[], Any], device: Any = 'cpu') -> int:
     """
     device = torch.device(device)
     if device.type == 'cuda':
+        gc.collect()  # garbage of earlier work, let go while the function runs, would be taken for room of its own
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
