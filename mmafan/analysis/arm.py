@@ -15,7 +15,6 @@ from ..engine import AFANDistributedDataParallel
 from ..naming import stock_name
 
 
-
 def first_of(data: Any) -> Any:
     """Return the inputs of a batch as a data loader gives it."""
     return data['inputs'] if isinstance(data, dict) else data[0]

@@ -147,7 +147,7 @@ def measure_step_cost(cfg: Any,
         steps['published'] = functools.partial(_published, arm)
     clock = Clock(device, process_time)
     probe = SuffixProbe(arms['baseline'].model, {n: tap.module for n, tap in taps.items()}, clock,
-                      [n for n, tap in taps.items() if tap.at == 'input'])
+                        [n for n, tap in taps.items() if tap.at == 'input'])
     steps['probe'] = lambda data: probe.run(lambda: arms['baseline'].train_step(data))
     for name, tap in taps.items():
         if num_attack_passes(tap):

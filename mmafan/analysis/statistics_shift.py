@@ -2,7 +2,8 @@
 
 For one module let ``y``, shape ``(N, C, ...)``, be its clean output and ``y'`` its output in a pass whose tap holds a
 perturbed feature. ``mu_nc`` is the mean of channel c of sample n over its positions (the value itself in an output
-without positions), ``sigma_c`` the biased standard deviation of channel c over samples and positions, as batch norm takes it.
+without positions), ``sigma_c`` the biased standard deviation of channel c over samples and positions, as batch norm
+takes it.
 The shifts are means over all samples n and all channels c that are not flat,
 
     mean shift       M = mean over (n, c) of  |mu'_nc - mu_nc| / sigma_c

@@ -78,10 +78,12 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
     proves_little = runtime.codebase.lacks_targets(batch) or any(
         c.outputs and not any(map(len, c.features)) and c.live for c in recording.captures.values())
     lacking = proves_little and runtime.num_waits < PATIENCE
-    for name, problem in [] if lacking else recording.check():
-        module = config.taps[name].module
-        raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
-                         f'{problem}; name a module between the trainable part of the network and its loss')
+    for name, capture in [] if lacking else list(recording.captures.items()):
+        module, problem = config.taps[name].module, capture.problem()
+        if problem is not None:
+            raise ValueError(
+                f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
+                f'{problem}; name a module between the trainable part of the network and its loss')
     facts = recording.learned()
     if not _all_ready(not lacking):
         return None

@@ -67,7 +67,8 @@ class Suffix:
                 with self.recording.replay(self.name, features, state, self.chosen):
                     return self.run(batch)
             except Exception:
-                if len(StandIn.reads) == reads or not self.recording.has_stand_ins:
+                prefixes = [capture.prefix for capture in self.recording.captures.values()]
+                if len(StandIn.reads) == reads or not any(r.unread for records in prefixes for r in records):
                     raise
             self.recording.run_prefixes(f'an adversarial pass reads what {StandIn.reads[-1]!r} returned, which it did '
                                         'not in the first step', replace(self.recording.facts, unread={}))

@@ -65,7 +65,8 @@ def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = Non
             batch = batch.with_inputs(recording.record_inputs(batch.inputs))
         with _stopped_at(model, tap) if prefix_alone else nullcontext():
             losses = run(batch)
-    for _, problem in recording.check():
+    problem = recording.captures[name].problem()
+    if problem is not None:
         raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but '
                          f'{tap.module!r} {problem}')
     known = model.afan.facts

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .batch import Chosen, is_feature, map_tensors, snapshot, tensors_of
+from .batch import Chosen, map_tensors, snapshot, tensors_of
 from .calls import WatchedCall
 from .facts import Facts
 from .forward_state import State, changed_places, forward_state, read_places, read_state
@@ -218,11 +218,6 @@ class Recording:
         for capture in self.captures.values():
             capture.prefix = []
 
-    @property
-    def has_stand_ins(self) -> bool:
-        """Whether some recorded outputs are not there."""
-        return any(record.unread for capture in self.captures.values() for record in capture.prefix)
-
     def release_graph(self) -> None:
         """Forget the clean graph."""
         for capture in self.captures.values():
@@ -250,23 +245,9 @@ class Recording:
 
     def find_idle(self, nodes: Set[Any]) -> frozenset:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""
-        found = set()
-        for number, call in enumerate(self._calls):
+        def reached(call: WatchedCall) -> List[bool]:
             live = [t for record in self._call_records[call.key] for t in record.live if t.requires_grad]
-            if live and not call.paired and not any(node_of(tensor) in nodes for tensor in live):
-                found.add(number)
-        return frozenset(found)
+            return [node_of(tensor) in nodes for tensor in live]
 
-    def check(self) -> Iterator[Tuple[str, str]]:
-        """Yield ``(tap, what is wrong)`` for taps that cannot work, after the clean forward."""
-        for name, capture in self.captures.items():
-            if not capture.outputs:
-                yield name, 'never ran in the forward pass of the loss'
-            elif not any(tensors_of(output) for output in capture.outputs):
-                kinds = ', '.join(sorted({type(output).__name__ for output in capture.outputs}))
-                yield name, f'returns {kinds}, which holds no tensor'
-            elif not any(is_feature(t) for output in capture.outputs for t in tensors_of(output)):
-                yield name, 'returns no floating tensor with a dimension of samples'
-            elif not capture.live:
-                yield name, ('returns a feature without gradient (frozen parameters before it, a no_grad block, or '
-                             'reentrant activation checkpointing)')
+        return frozenset(number for number, call in enumerate(self._calls)
+                         if not call.paired and reached(call) and not any(reached(call)))

@@ -128,6 +128,21 @@ class TapCapture:
         tensor.register_hook(keep)
         return tensor.clone()
 
+    def problem(self) -> Optional[str]:
+        """Say after the clean forward why the tap cannot work; None where it can."""
+        tensors = [t for output in self.outputs for t in tensors_of(output)]
+        if not self.outputs:
+            return 'never ran in the forward pass of the loss'
+        if not tensors:
+            kinds = ', '.join(sorted({type(output).__name__ for output in self.outputs}))
+            return f'returns {kinds}, which holds no tensor'
+        if not any(map(is_feature, tensors)):
+            return 'returns no floating tensor with a dimension of samples'
+        if not self.live:
+            return ('returns a feature without gradient (frozen parameters before it, a no_grad block, or reentrant '
+                    'activation checkpointing)')
+        return None
+
     def rebuild(self, features: Sequence[Tensor], chosen: Optional[Chosen]) -> List[Any]:
         """Put perturbed tensors in the places of the clean ones.
 

@@ -276,7 +276,8 @@ def test_a_non_finite_gradient_skips_that_sample(tiny_classifier, tiny_batch):
     adversarial = [f for kind, f in seen if kind is PassKind.ADVERSARIAL][-1]
     changed = (adversarial != clean).flatten(1).any(1)
     assert changed.tolist() == [True, False, True, True]
-    assert model.afan.meters.pop_skipped_shares() == {'s': 1 / 8} and not model.afan.meters.num_samples  # of 4 samples in 2 steps
+    meters = model.afan.meters
+    assert meters.pop_skipped_shares() == {'s': 1 / 8} and not meters.num_samples  # of 4 samples in 2 steps
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert all(np.isfinite(float(v)) for v in log.values())
 
