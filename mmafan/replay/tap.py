@@ -118,12 +118,13 @@ class TapCapture:
         self._perturbed.append(perturbed)
         if not perturbed:
             return tensor
-        index = len(self.live)
+        index, gradients = len(self.live), self.gradients
         self.live.append(tensor)
-        self.gradients.append(None)
+        gradients.append(None)
 
         def keep(gradient: Tensor) -> None:
-            self.gradients[index] = gradient.detach()
+            # The hook must not know the capture, which holds the tensor: the collector sees no circle through autograd.
+            gradients[index] = gradient.detach()
 
         tensor.register_hook(keep)
         return tensor.clone()

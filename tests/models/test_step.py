@@ -1,7 +1,9 @@
 """One step: how little of the package it runs, that it never waits for a device, and what it adds to a model."""
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 
 import pytest
 import torch
@@ -180,3 +182,22 @@ def test_what_is_counted_would_be_seen():
         torch.zeros(3).to('meta', non_blocking=True)
         torch.empty(4, device='meta').copy_(torch.zeros(4))
     assert copies.blocking == [(2, ), (4, )]
+
+
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_no_step_keeps_its_features(tiny_classifier, tiny_batch, schedule):
+    """Neither until the collector runs, nor for ever: what autograd's hooks hold, the collector does not see."""
+    model = tiny_classifier(afan=dict(taps=dict(s=dict(module='backbone.layer1', step_size=0.1)), schedule=schedule))
+    model.train()
+    wrapper, batch, seen = wrapper_of(model), data_of(tiny_batch(4, 16)), []
+    model.backbone.layer1.register_forward_hook(lambda module, inputs, output: seen.append(weakref.ref(output)))
+    for _ in range(3):
+        model.train_step(batch, wrapper)
+    gc.collect()
+    seen.clear()
+    gc.disable()
+    try:
+        model.train_step(batch, wrapper)
+        assert seen and [reference() for reference in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
