@@ -15,6 +15,7 @@ from ..models.entry import unwrap
 from ..models.mixin import AFANModelMixin
 from ..models.two_phase import refuse_compile
 from ..registry import HOOKS
+from .recipe_state import RECIPE, check_recipe, recipe_of
 
 CHECKPOINT_KEY = 'mmafan'
 DataBatch = Optional[Union[dict, tuple, list]]
@@ -146,13 +147,20 @@ class AdvFeatureHook(Hook):
         """Put the training-only state beside the stock state dict."""
         model = _afan_model(runner.model)
         if model is not None:
-            state = training_state(model)
-            if state:
-                checkpoint[CHECKPOINT_KEY] = state
+            checkpoint[CHECKPOINT_KEY] = dict(training_state(model), **{RECIPE: recipe_of(model)})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the training-only state; the weights are loaded after this call."""
+        """Remember the training-only state, and tell a changed recipe; the weights are loaded after this call.
+
+        Raises:
+            ValueError: If a training is resumed whose optimizer has other parameters than the checkpoint's.
+        """
         self._restored = checkpoint.get(CHECKPOINT_KEY, {})
+        model = _afan_model(runner.model)
+        if model is not None and getattr(runner, '_resume', False):
+            change = check_recipe(model, runner.optim_wrapper, self._restored, checkpoint)
+            if change is not None:
+                runner.logger.warning(change)
 
 
 def training_state(model: Any) -> Dict[str, Any]:

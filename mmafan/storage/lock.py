@@ -59,11 +59,19 @@ class FolderLock:
                 time.sleep(0.1)
             except OSError:  # no locks here, as on some network file systems
                 break
-        self.descriptor = descriptor
+        self.keep(descriptor)
         command = ' '.join(sys.argv)[:500]
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()} ({command})\n'.encode(), 0)
         return None
+
+    def keep(self, descriptor: int) -> None:
+        """Hold the lock by a descriptor, here or in a process that has inherited it.
+
+        Processes that are forked later, such as the workers of a data loader, let go: they may live on for a while.
+        """
+        self.descriptor = descriptor
+        os.register_at_fork(after_in_child=self.release)
 
     def release(self) -> None:
         """Let go; without effect where the lock is not held."""
