@@ -55,6 +55,7 @@ def go_on_where_it_was(cfg: Any, start_over: bool = False) -> None:
 
 def require_whole(path: str) -> str:
     """Return the path of a checkpoint, or stop with a sentence that says what is wrong with it."""
+    import_mmafan()
     from mmafan.storage import problem_of
     if '://' not in path:
         problem = problem_of(path, trusted=trusts_checkpoints())

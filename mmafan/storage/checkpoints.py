@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
@@ -182,7 +183,9 @@ def _problem_of_file(path: str, resumable: bool, trusted: bool) -> str:
     if trusted or not _loads_weights_only():
         return ''
     try:
-        loaded = torch.load(path, map_location='cpu', weights_only=True, **(dict(mmap=True) if zipped else {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of torch, about what is refused next
+            loaded = torch.load(path, map_location='cpu', weights_only=True, **(dict(mmap=True) if zipped else {}))
     except UnpicklingError as error:
         return f'is refused ({_refusal(error)})'
     except Exception:  # whatever torch raises for a file that is none of its own
@@ -219,4 +222,4 @@ def _refusal(error: Exception) -> str:
         return f'it names {found[1]}, which a checkpoint has no use for'
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     own = [line.partition('WeightsUnpickler error:')[2].strip() for line in lines if 'WeightsUnpickler error:' in line]
-    return (own or lines or [type(error).__name__])[0].rstrip('.')
+    return next(filter(None, own), "it is none that torch's weights_only reads").rstrip('.')

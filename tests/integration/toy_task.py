@@ -42,7 +42,8 @@ randomness = dict(seed=3)
 '''
 
 
-def toy_config(epochs: int = 4, keep: int = -1, norm: str = 'separate', width: int = 4, best=None, more: str = '') -> str:
+def toy_config(epochs: int = 4, keep: int = -1, norm: str = 'separate', width: int = 4, best=None,
+               more: str = '') -> str:
     """Return the text of a config."""
     return CONFIG.format(epochs=epochs, keep=keep, norm=norm, width=width, best=best, more=more)
 

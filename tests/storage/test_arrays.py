@@ -53,8 +53,9 @@ def state(shape=(2, ), code='f8', content=bytes(16), version=1, order='<'):
 
 
 @pytest.mark.parametrize('wrong', [
-    state(content=bytes(15)), state(content=bytes(17)), state(shape=(2**40, )), state(shape=(-2, )), state(shape=(2.0, )),
-    state(shape=[2]), state(code='O8', content=bytes(16)), state(code='O8', content=[1]), state(version=2),
+    state(content=bytes(15)), state(content=bytes(17)), state(shape=(2**40, )), state(shape=(-2, )),
+    state(shape=(2.0, )), state(shape=[2]),
+    state(code='O8', content=bytes(16)), state(code='O8', content=[1]), state(version=2),
     state(content=[1.0, 2.0]), state(content=bytearray(16)), (1, (2, ), np.dtype('f8'), False, bytes(16)),
     (1, (2, ), np.dtype('O'), False, bytes(16)), (), None, state()[:4]])
 def test_states_that_numpy_does_not_write_are_refused(wrong):

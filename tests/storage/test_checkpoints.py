@@ -73,7 +73,8 @@ def test_the_newest_whole_one_is_found_beside_a_damaged_one(run, change, problem
 
 
 @pytest.mark.parametrize('text, why', [
-    ('', 'last_checkpoint is empty'), ('\n', 'last_checkpoint is empty'), ('gone.pth', "names 'gone.pth', which is not"),
+    ('', 'last_checkpoint is empty'), ('\n', 'last_checkpoint is empty'),
+    ('gone.pth', "names 'gone.pth', which is not"),
     ('a\0b', 'which is not there'), (None, 'there is no last_checkpoint')])
 def test_the_record_may_be_missing_empty_or_dangling(run, text, why):
     (run / 'last_checkpoint').unlink()

@@ -42,8 +42,9 @@ def test_a_second_one_is_told_who_has_it(tmp_path):
 
 @pytest.mark.parametrize('passed', ['pass', 'keep'])
 def test_a_kill_releases_it_once_the_processes_that_it_was_passed_to_have_ended(tmp_path, repo, passed):
+    environment = dict(os.environ, PYTHONPATH=str(repo / 'mmafan' / 'storage'))
     with subprocess.Popen([sys.executable, '-c', HOLDER, str(tmp_path), passed], stdout=subprocess.PIPE,
-                          universal_newlines=True, env=dict(os.environ, PYTHONPATH=str(repo / 'mmafan' / 'storage'))) as process:
+                          universal_newlines=True, env=environment) as process:
         said = {process.stdout.readline().strip(), process.stdout.readline().strip()}
         [child] = [int(word) for word in said - {'child'}]
         try:

@@ -69,6 +69,7 @@ def load_trained(config: str, checkpoint: str, cfg_options: Optional[dict] = Non
     """
     require_file(checkpoint, 'checkpoint', ('.pth', ))
     cfg = load_config(config, cfg_options)
+    require_whole(checkpoint)
     import torch
     from mmengine.registry import MODELS, init_default_scope
     init_default_scope(cfg.get('default_scope', 'mmengine'))
