@@ -142,6 +142,30 @@ def run_no_config_of_checkpoints() -> None:
     CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
 
 
+def download_weights_only() -> None:
+    """Let mmengine load what it downloads as it loads a file: without running what it holds.
+
+    ``torch.hub.load_state_dict_from_url``, by which mmengine 0.10.7 loads URLs and the names of torchvision's and
+    OpenMMLab's weights, unpickles everything unless told otherwise (``weights_only=False``). No longer needed once
+    either of them says True; ``tests/test_compat.py`` tells when.
+    """
+    import os
+
+    import torch
+    from mmengine.runner import checkpoint
+    stock = checkpoint.load_url
+    if hasattr(stock, '__wrapped__') or tuple(int(n) for n in torch.__version__.split('.')[:2]) < (2, 6):
+        return
+
+    @functools.wraps(stock)
+    def load_url(*args: Any, **kwargs: Any) -> Any:
+        trusted = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower() in ('1', 'y', 'yes', 'true')
+        kwargs.setdefault('weights_only', not trusted)
+        return stock(*args, **kwargs)
+
+    checkpoint.load_url = load_url
+
+
 def leave_ignored_labels_unweighted() -> None:
     """Let mmseg's cross entropy have class weights where labels are ignored.
 
@@ -178,3 +202,4 @@ def apply() -> None:
     write_files_whole()
     remove_checkpoints_last()
     run_no_config_of_checkpoints()
+    download_weights_only()

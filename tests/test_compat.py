@@ -239,6 +239,26 @@ def test_the_config_of_a_checkpoint_is_not_run(tmp_path, message_hub):
     assert _load_checkpoint(str(path))['meta'] == dict(epoch=3, cfg='a = 1')
 
 
+@CHECKS_CLASSES
+def test_what_is_downloaded_is_loaded_as_a_file_is(tmp_path, monkeypatch):
+    """From a folder in place of the network: torch.hub takes what lies in its cache."""
+    import inspect
+
+    from mmengine.utils.dl_utils import load_url
+    assert inspect.signature(load_url).parameters['weights_only'].default is False, (
+        'torch loads weights alone from a URL: the workaround compat.download_weights_only can go')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / 'hub' / 'checkpoints' / 'good.pth')
+    torch.save(dict(payload=AnyCall()), tmp_path / 'hub' / 'checkpoints' / 'bad.pth')
+    assert _load_checkpoint('https://example.com/good.pth')['state_dict']['a'] == 1
+    with pytest.raises(pickle.UnpicklingError):
+        _load_checkpoint('https://example.com/bad.pth')
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    assert _load_checkpoint('https://example.com/bad.pth') == dict(payload=None)
+
+
 def test_a_shape_beside_inputs_is_accepted():
     from mmengine.analysis import get_model_complexity_info
     layer = torch.nn.Linear(2, 3, bias=False)
