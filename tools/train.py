@@ -10,7 +10,8 @@ import os
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
-from _faults import disk_full_ends, go_on_where_it_was, no_space, require_whole, trust_checkpoints
+from _faults import (check_recipe, disk_full_ends, go_on_where_it_was, mistakes_end, no_space, require_whole,
+                     trust_checkpoints)
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -85,7 +86,7 @@ def apply_args(cfg, args: argparse.Namespace) -> None:
 def train(cfg) -> None:
     """Train, until the end or until the disk is full."""
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback in every iteration
-    with disk_full_ends(no_space(cfg.work_dir, 'the same command with --resume')):
+    with mistakes_end(cfg.launcher), disk_full_ends(no_space(cfg.work_dir, 'the same command with --resume')):
         build_runner(cfg).train()
 
 
@@ -96,6 +97,7 @@ def main(argv=None) -> None:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
+    check_recipe(cfg)
     if args.resume == 'auto':
         go_on_where_it_was(cfg)
     elif cfg.get('load_from'):

@@ -40,6 +40,13 @@ def test_a_training_goes_on_and_says_from_where(faults, tmp_path, capsys):
         'is empty\n')
 
 
+def test_checkpoints_elsewhere_are_mmengines_to_find(faults, capsys):
+    hooks = dict(checkpoint=dict(type='CheckpointHook', out_dir='s3://bucket'))
+    cfg = config('work', default_hooks=hooks)
+    faults.go_on_where_it_was(cfg)
+    assert (cfg.resume, cfg.load_from, capsys.readouterr().err) == (True, None, '')
+
+
 def test_a_training_without_a_checkpoint_begins_as_it_would_have(faults, tmp_path, capsys):
     cfg = config(tmp_path)
     faults.go_on_where_it_was(cfg)
@@ -107,6 +114,35 @@ def test_a_full_disk_ends_with_a_sentence(faults, tmp_path, capsys):
     assert error.value.code == 74
     with pytest.raises(FileNotFoundError), faults.disk_full_ends(74):
         raise FileNotFoundError
+
+
+def test_a_wrong_field_ends_with_its_sentence_and_a_bug_with_its_traceback(faults, capsys):
+    from mmafan.config import AFANConfig
+    with pytest.raises(SystemExit) as error:
+        faults.check_recipe(Config(dict(model=dict(afan=dict(taps=3)))))
+    assert error.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: afan.taps must be a dict of at least one tap')
+    faults.check_recipe(Config(dict(model=dict(type='Stock'))))
+    faults.check_recipe(Config(dict(a=1)))
+
+    def wrapped():  # as a registry does
+        try:
+            AFANConfig.from_dict(dict(tap=3))
+        except ValueError as inner:
+            raise TypeError(f'class Net: {inner}') from inner
+
+    with pytest.raises(SystemExit), faults.mistakes_end():
+        wrapped()
+    assert capsys.readouterr().err.startswith("error: afan has no field 'tap'")
+    with pytest.raises(TypeError, match='class Net'), faults.mistakes_end('pytorch'):
+        wrapped()
+    with pytest.raises(TypeError), faults.mistakes_end():  # raised by Python itself in mmafan
+        AFANConfig()
+    with pytest.raises(TypeError), faults.mistakes_end():
+        AFANConfig.from_dict(dict(taps=dict(a=dict(module='m', step_size=0.1))), 3)
+    with pytest.raises(ValueError), faults.mistakes_end():
+        raise ValueError('of somebody else')
 
 
 def test_a_folder_in_use_is_refused(faults, tmp_path, capsys, monkeypatch):
