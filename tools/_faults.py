@@ -119,7 +119,7 @@ def mistake_of(error: Optional[BaseException]) -> Optional[str]:
     return found
 
 
-def check_recipe(cfg: Any) -> None:
+def check_fields(cfg: Any) -> None:
     """Stop where ``model.afan`` has a wrong field, before mmengine prints the environment and the config."""
     afan = (cfg.get('model') or {}).get('afan')
     if afan is not None:

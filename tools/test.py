@@ -10,7 +10,7 @@ from copy import deepcopy
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
-from _faults import check_recipe, require_whole, trust_checkpoints
+from _faults import check_fields, require_whole, trust_checkpoints
 
 PREDICTIONS = ('.pkl', '.pickle')
 
@@ -99,7 +99,7 @@ def main(argv=None) -> None:
     cfg.load_from = require_whole(args.checkpoint)
     set_work_dir(cfg, args)
     complete_dataloaders(cfg)
-    check_recipe(cfg)
+    check_fields(cfg)
     check_out(cfg, args)
     if args.show or args.show_dir:
         use_visualization(cfg, args)

@@ -10,7 +10,7 @@ import os
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
-from _faults import (check_recipe, disk_full_ends, go_on_where_it_was, mistakes_end, no_space, require_whole,
+from _faults import (check_fields, disk_full_ends, go_on_where_it_was, mistakes_end, no_space, require_whole,
                      trust_checkpoints)
 
 
@@ -97,7 +97,7 @@ def main(argv=None) -> None:
         trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
-    check_recipe(cfg)
+    check_fields(cfg)
     if args.resume == 'auto':
         go_on_where_it_was(cfg)
     elif cfg.get('load_from'):

@@ -1,12 +1,10 @@
 """Trainings that are killed for good, at random moments and at every step of saving, end as if they had not been."""
 from __future__ import annotations
 
-import os
-import random
 import signal
 import subprocess
 import sys
-import time
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -72,33 +70,61 @@ def test_killed_at_a_step_of_saving(repo, toy, tmp_path, keep, event, said):
     assert kept == (3 if keep < 0 else keep) and not list(work_dir.glob('*.part'))
 
 
+RANDOM_KILLS = textwrap.dedent('''
+    """Fork trainings and kill them: a fork has imported everything, so that the time goes into training."""
+    import os, random, signal, sys, time
+    from pathlib import Path
+    repo, config, work_dir, log, keep, kills, last = sys.argv[1:]
+    sys.path.insert(0, os.path.join(repo, 'tools'))
+    import toy_task, train, _cpu
+    work_dir, draw = Path(work_dir), random.Random(int(keep))
+
+    def fork(seconds, *arguments):
+        pid = os.fork()
+        if pid == 0:
+            os.environ['TOY_EPOCH_SECONDS'] = seconds
+            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1), os.dup2(file, 2)
+            status = 1
+            try:
+                train.main([config, *arguments])
+                status = 0
+            finally:
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(status)
+        return pid
+
+    for kill in range(int(kills)):
+        before = set(work_dir.glob('epoch_*'))
+        pid = fork('0.2', '--work-dir', str(work_dir), '--resume')
+        end = time.monotonic() + 300
+        while set(work_dir.glob('epoch_*')) <= before and time.monotonic() < end:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.5))
+        assert not (work_dir / last).exists(), 'finished: longer training is needed'
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL, open(log).read()[-3000:]
+        [said] = [line for line in open(log) if line.startswith(('going on from', 'there is no checkpoint in'))]
+        left = sorted(path.name for path in work_dir.glob('*.p*') if path.suffix != '.py')
+        print(f'keep {keep}, kill {kill + 1}: {said.strip()}; left {left}', flush=True)
+    for arguments in (('--work-dir', str(work_dir), '--resume'), ('--work-dir', str(work_dir.parent / 'whole'))):
+        assert os.waitpid(fork('0', *arguments), 0)[1] == 0, open(log).read()[-3000:]
+    ''')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('keep, kills', [(1, 7), (2, 7), (-1, 6)])
 def test_killed_at_random_moments(repo, toy, tmp_path, keep, kills):
     """The checkpoints are large, so that many a kill falls into the writing of one."""
-    epochs, draw = 4 * kills, random.Random(keep)
-    config, work_dir = tmp_path / 'toy.py', tmp_path / 'killed'
-    config.write_text(toy.toy_config(epochs=epochs, keep=keep, width=200_000, best='accuracy'))
-    log = tmp_path / 'log.txt'
-    done = 0
-    while done < kills:
-        if (work_dir / f'epoch_{epochs}.pth').exists():
-            pytest.fail(f'finished after {done} kills: longer training is needed')
-        before = set(work_dir.glob('epoch_*')) if work_dir.exists() else set()
-        with open(log, 'w') as file:
-            process = subprocess.Popen(
-                command(config, work_dir, '--resume'), cwd=str(repo), start_new_session=True, stdout=file,
-                stderr=subprocess.STDOUT, env=toy.environment(repo, TOY_EPOCH_SECONDS='0.3'))
-        end = time.monotonic() + 300
-        while set(work_dir.glob('epoch_*')) <= before and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.6))
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, log.read_text()[-3000:]
-        print(f'keep {keep}, kill {done + 1}: {sentence(log.read_text(), work_dir)}; left '
-              f'{sorted(path.name for path in work_dir.glob("*.p*"))}')
-        done += 1
-    output = finish(repo, toy, config, work_dir, '--resume')
-    print(sentence(output, work_dir))
-    finish(repo, toy, config, tmp_path / 'whole')
+    epochs, work_dir = 6 * kills, tmp_path / 'killed'
+    (tmp_path / 'toy.py').write_text(toy.toy_config(epochs=epochs, keep=keep, width=3_000_000, best='accuracy'))
+    done = subprocess.run(
+        [sys.executable, '-c', RANDOM_KILLS, str(repo), str(tmp_path / 'toy.py'), str(work_dir),
+         str(tmp_path / 'log.txt'), str(keep), str(kills), f'epoch_{epochs}.pth'], cwd=str(repo),
+        env=toy.environment(repo), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+        timeout=1200)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.stdout.count('keep ') == kills
     equal(tmp_path / 'whole' / f'epoch_{epochs}.pth', work_dir / f'epoch_{epochs}.pth')
+    assert len(list(work_dir.glob('epoch_*.pth'))) == (epochs if keep < 0 else keep)

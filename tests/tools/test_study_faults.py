@@ -60,7 +60,7 @@ def rows(work_dir):
 
 def test_a_full_disk_stops_a_study_which_goes_on_when_there_is_room(repo, toy, tmp_path, small_disk):
     folder, enlarge = small_disk
-    path = write_study(toy, tmp_path, width=60_000)
+    path = write_study(toy, tmp_path, width=600_000)
     status, _, errors = end(start(repo, toy, path, folder / 'work'))
     sentence = f'error: no space is left on the disk of {folder}/work; when there is some, the same command goes on'
     assert status == 2 and errors.strip().splitlines()[-1] == f'{sentence} from here', errors[-3000:]
