@@ -1,7 +1,7 @@
 """mmafan: adversarial feature augmentation for OpenMMLab models."""
 from __future__ import annotations
 
-from . import datasets, engine, hooks, layers  # noqa: F401  (importing registers)
+from . import datasets, engine, evaluation, hooks, layers  # noqa: F401  (importing registers)
 from .models import afan_model
 from .registry import DATASETS, HOOKS, MODEL_WRAPPERS, MODELS
 from .version import __version__

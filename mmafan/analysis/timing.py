@@ -49,7 +49,8 @@ class Clock:
     """
 
     def __init__(self, device: Any, process_time: bool = False) -> None:
-        self.cuda = torch.device(device).type == 'cuda'
+        self.device = torch.device(device)
+        self.cuda = self.device.type == 'cuda'
         self._now = time.process_time if process_time else time.perf_counter
 
     def mark(self) -> Any:
@@ -57,13 +58,13 @@ class Clock:
         if not self.cuda:
             return self._now()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # of this device, which need not be the current one
         return event
 
     def synchronize(self) -> None:
         """Wait for the device."""
         if self.cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
 
     def seconds(self, begin: Any, end: Any) -> float:
         """Return the time between two marks; waits for the second one."""

@@ -15,9 +15,12 @@ from ..models.entry import unwrap
 from ..models.mixin import AFANModelMixin
 from ..models.two_phase import refuse_compile
 from ..registry import HOOKS
+from .fit_tracker import FitTracker
+from .loss_ratio import loss_ratios
 from .recipe_state import RECIPE, check_recipe, recipe_of
 
 CHECKPOINT_KEY = 'mmafan'
+FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
 DataBatch = Optional[Union[dict, tuple, list]]
 
 
@@ -33,6 +36,9 @@ class AdvFeatureHook(Hook):
             iteration by iteration.
         by_epoch: Whether ``begin``, ``end`` and ``ramp`` count epochs or iterations.
         interval: Iterations between two measurements in the log.
+        fit_threshold: The strengths follow how well the training set is fitted: they are 0 while the clean loss (its
+            running mean over an epoch) is above this share of the highest that it has been, and rise linearly from
+            there to their full value at a loss of 0. In (0, 1]; None: they do not.
 
     Raises:
         ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
@@ -46,7 +52,8 @@ class AdvFeatureHook(Hook):
                  end: Optional[int] = None,
                  ramp: int = 0,
                  by_epoch: bool = True,
-                 interval: int = 50) -> None:
+                 interval: int = 50,
+                 fit_threshold: Optional[float] = None) -> None:
         for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
             if value is None and name == 'end':
                 continue
@@ -57,6 +64,7 @@ class AdvFeatureHook(Hook):
         if end is not None and end <= begin:
             raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
+        self.fit = None if fit_threshold is None else FitTracker(fit_threshold)
         self._restored: Dict[str, Any] = {}
         self._passes_expected = False
         self._epochs = True
@@ -92,6 +100,8 @@ class AdvFeatureHook(Hook):
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
         if self._restored:
             load_training_state(model, self._restored)
+            if self.fit is not None and 'fit' in self._restored:
+                self.fit.load_state_dict(self._restored['fit'])
             self._restored = {}
 
     # ------------------------------------------------------------------ schedule
@@ -114,7 +124,7 @@ class AdvFeatureHook(Hook):
         position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
-        runtime.strength_scale = self.scale_at(position)
+        runtime.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
         runtime.iteration = runner.iter
         runtime.num_passes, runtime.stepped = 0, False
         self._passes_expected = bool(runtime.taps)
@@ -134,9 +144,15 @@ class AdvFeatureHook(Hook):
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
             runtime.learned.step(runtime.grad_scale)
         runner.message_hub.update_scalar('train/afan_strength_scale', runtime.strength_scale)
+        if self.fit is not None:
+            window = len(runner.train_dataloader) if self._epochs else FIT_WINDOW
+            self.fit.update(clean_loss(outputs or {}, runtime), window)
         if self._logs_at(batch_idx):
             measured = runtime.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
+            if self._passes_expected:
+                ratios = loss_ratios(outputs or {}, runtime.config)
+                scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
             scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
@@ -147,7 +163,10 @@ class AdvFeatureHook(Hook):
         """Put the training-only state beside the stock state dict."""
         model = _afan_model(runner.model)
         if model is not None:
-            checkpoint[CHECKPOINT_KEY] = dict(training_state(model), **{RECIPE: recipe_of(model)})
+            state = dict(training_state(model), **{RECIPE: recipe_of(model)})
+            if self.fit is not None:
+                state['fit'] = self.fit.state_dict()
+            checkpoint[CHECKPOINT_KEY] = state
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the training-only state, and tell a changed recipe; the weights are loaded after this call.
@@ -161,6 +180,21 @@ class AdvFeatureHook(Hook):
             change = check_recipe(model, runner.optim_wrapper, self._restored, checkpoint)
             if change is not None:
                 runner.logger.warning(change)
+
+
+def clean_loss(outputs: Dict[str, Any], runtime: Any) -> float:
+    """Return the clean loss of a step as the stock model has it, on the mean over the processes.
+
+    Args:
+        outputs: Log variables of ``train_step``.
+        runtime: Of the model.
+    """
+    named = {name: value for name, value in outputs.items() if 'loss' in name and name != 'loss'}
+    clean = [value for name, value in named.items() if not name.startswith('adv_')] or [outputs['loss']]
+    weight = runtime.config.clean_weight if runtime.taps and len(clean) < len(named) else 1.0
+    total = torch.as_tensor(sum(clean)).detach().float().clone()
+    all_reduce(total, op='mean')
+    return float(total) / weight
 
 
 def training_state(model: Any) -> Dict[str, Any]:

@@ -55,6 +55,27 @@ def test_ratios():
         'afan_over_baseline', 'afan_over_theory'}
 
 
+def test_marks_are_made_on_the_measured_device(monkeypatch):
+    """Which need not be the current one, whose stream would show no time."""
+    seen = []
+
+    class Event:
+
+        def __init__(self, enable_timing):
+            seen.append(enable_timing)
+
+        def record(self, stream):
+            seen.append(stream)
+
+    monkeypatch.setattr(torch.cuda, 'Event', Event)
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: seen.append(f'wait for {device}'))
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: f'stream of {device}')
+    clock = Clock('cuda:1')
+    clock.synchronize()
+    clock.mark()
+    assert seen == ['wait for cuda:1', True, 'stream of cuda:1']
+
+
 class HandClock:
     """Shows the time that the modules below set."""
     now = 0.0
