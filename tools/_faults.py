@@ -38,6 +38,7 @@ def go_on_where_it_was(cfg: Any, start_over: bool = False) -> None:
         start_over: Whether a run without a whole checkpoint is trained from the beginning, which takes no word where it
             is new; else this ends the program with one sentence where there are only damaged ones.
     """
+    from mmafan.storage import remove_parts
     from mmafan.storage.resume import find_resume, go_on
     found = find_resume(cfg, trusts_checkpoints())
     if found is None:  # mmengine's own search, which load_from would take the place of
@@ -50,8 +51,10 @@ def go_on_where_it_was(cfg: Any, start_over: bool = False) -> None:
             stop(sentence + ('; if you trust where they come from, say so by --trust-checkpoint' if refused else
                              '; without --resume, training starts from the beginning'))
         sentence += '; training starts from the beginning'
-    if is_first_process() and (found.path is not None or found.passed_over or not start_over):
-        print(sentence, file=sys.stderr, flush=True)
+    if is_first_process():
+        remove_parts(found.folder, '.pth')
+        if found.path is not None or found.passed_over or not start_over:
+            print(sentence, file=sys.stderr, flush=True)
     go_on(cfg, found)
 
 

@@ -52,6 +52,20 @@ def _flush_folder(folder: str) -> None:
             os.close(descriptor)
 
 
+def remove_parts(folder: str, ending: str) -> None:
+    """Remove what killed processes have begun to write in a folder; no other one may be writing there.
+
+    Args:
+        folder: Where files were written by :func:`write_whole`.
+        ending: Of the files that it was to be, such as ``'.pth'``.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.endswith(ending + PART):
+                with contextlib.suppress(OSError):
+                    os.remove(os.path.join(folder, name))
+
+
 def is_disk_full(error: Optional[BaseException]) -> bool:
     """Tell whether an error, or one that it came from, is that of a full disk or of a used up quota.
 

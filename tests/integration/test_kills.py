@@ -128,3 +128,4 @@ def test_killed_at_random_moments(repo, toy, tmp_path, keep, kills):
     assert done.stdout.count('keep ') == kills
     equal(tmp_path / 'whole' / f'epoch_{epochs}.pth', work_dir / f'epoch_{epochs}.pth')
     assert len(list(work_dir.glob('epoch_*.pth'))) == (epochs if keep < 0 else keep)
+    assert not list(work_dir.glob('*.part'))

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from mmafan.storage import is_disk_full, write_whole
+from mmafan.storage import is_disk_full, remove_parts, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -50,6 +50,14 @@ def test_links_are_followed_and_devices_kept(tmp_path):
     assert (tmp_path / 'link').is_symlink() and (tmp_path / 'target').read_text() == 'text'
     write_whole('/dev/null', b'gone')
     assert stat.S_ISCHR(os.stat('/dev/null').st_mode)
+
+
+def test_what_a_killed_process_has_begun_is_removed(tmp_path):
+    for name in ('epoch_1.pth.part', 'best_epoch_1.pth.part', 'result.json.part', 'epoch_1.pth', 'mine.part'):
+        (tmp_path / name).write_text('')
+    remove_parts(str(tmp_path), '.pth')
+    assert sorted(os.listdir(tmp_path)) == ['epoch_1.pth', 'mine.part', 'result.json.part']
+    remove_parts(str(tmp_path / 'missing'), '.pth')
 
 
 def test_a_full_disk_is_known_through_other_errors():

@@ -32,12 +32,14 @@ def config(folder, **fields):
 def test_a_training_goes_on_and_says_from_where(faults, tmp_path, capsys):
     save(tmp_path / 'epoch_1.pth', 1)
     (tmp_path / 'epoch_2.pth').write_bytes(b'')
+    (tmp_path / 'best_accuracy_epoch_2.pth.part').write_bytes(b'half')
     cfg = config(tmp_path)
     faults.go_on_where_it_was(cfg)
     assert cfg.resume is True and cfg.load_from == str(tmp_path / 'epoch_1.pth')
     assert capsys.readouterr().err == (
         f'going on from {tmp_path}/epoch_1.pth, the newest whole checkpoint: there is no last_checkpoint; epoch_2.pth '
         'is empty\n')
+    assert sorted(os.listdir(tmp_path)) == ['epoch_1.pth', 'epoch_2.pth']
 
 
 def test_checkpoints_elsewhere_are_mmengines_to_find(faults, capsys):
