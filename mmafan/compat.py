@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 from pickle import UnpicklingError
-from typing import Any, List
+from typing import Any
 
 
 def register_config_package() -> None:
@@ -19,28 +19,17 @@ def register_config_package() -> None:
 def allow_checkpoint_classes() -> None:
     """Let torch >= 2.6 load mmengine's checkpoints, whose message hub holds ``HistoryBuffer`` and numpy arrays.
 
-    mmengine 0.10.7 calls ``torch.load`` without ``weights_only``, which torch >= 2.6 reads as True. No longer needed
-    once mmengine registers these classes itself; ``tests/test_compat.py`` tells when.
+    mmengine 0.10.7 calls ``torch.load`` without ``weights_only``, which torch >= 2.6 reads as True. Numpy's names get
+    stand-ins (:mod:`mmafan.storage.arrays`). No longer needed once mmengine registers these classes itself;
+    ``tests/test_compat.py`` tells when.
     """
     import torch
     if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6):  # weights_only is False by default
         return
-    import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
-    core: Any = getattr(np, '_core', None) or np.core
-    classes: List[Any] = [
-        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar
-    ]
-    classes += [type(np.dtype(kind)) for kind in ('f8', 'f4', 'f2', 'i8', 'i4', 'u1', '?', 'U1', 'O')]
-    # Checkpoints written under numpy 1 name numpy.core, those under numpy 2 numpy._core.
-    torch.serialization.add_safe_globals(classes)
-    torch.serialization.add_safe_globals([
-        (_history_method, 'builtins.getattr'),
-        (core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-        (core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
-        (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
-        (core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
-    ])
+
+    from .storage.arrays import stand_ins
+    torch.serialization.add_safe_globals([HistoryBuffer, (_history_method, 'builtins.getattr'), *stand_ins()])
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -94,6 +83,89 @@ def load_fsdp_optimizers() -> None:
     FSDPStrategy.load_optim_state_dict = load_optim_state_dict
 
 
+def write_files_whole() -> None:
+    """Let mmengine write a file under a temporary name, flush and rename it, so that a kill leaves no half of one.
+
+    mmengine 0.10.7 writes checkpoints in place. All of its ways to write one (``Runner``, the strategies of
+    ``FlexibleRunner`` except deepspeed's own format, published models) end in ``LocalBackend.put``. No longer needed
+    once mmengine does so; ``tests/test_compat.py`` tells when.
+    """
+    import os
+
+    from mmengine.fileio import LocalBackend
+
+    from .storage.writing import write_whole
+
+    def put(self: Any, obj: bytes, filepath: Any) -> None:
+        os.makedirs(os.path.dirname(filepath) or '.', exist_ok=True)
+        write_whole(filepath, obj)
+
+    LocalBackend.put = put
+
+
+def remove_checkpoints_last() -> None:
+    """Let ``CheckpointHook`` remove the checkpoints that are too many after the new one is whole, not before.
+
+    With ``max_keep_ckpts=1``, mmengine 0.10.7 leaves a run without any checkpoint while it writes one; the same holds
+    for the best one. The new checkpoint names those that are about to go, so that a resumed run removes what a killed
+    one did not get to (``CheckpointHook.before_train`` does that). No longer needed once mmengine keeps this order;
+    ``tests/test_compat.py`` tells when.
+    """
+    from mmengine.hooks import CheckpointHook
+
+    from .storage.keeping import save_best_then_remove, save_then_remove
+    if hasattr(CheckpointHook._save_checkpoint_with_step, '__wrapped__'):
+        return
+    CheckpointHook._save_checkpoint_with_step = save_then_remove(CheckpointHook._save_checkpoint_with_step)
+    CheckpointHook._save_best_checkpoint = save_best_then_remove(CheckpointHook._save_best_checkpoint)
+
+
+def run_no_config_of_checkpoints() -> None:
+    """Leave the config out that a checkpoint brings as Python source, which a resume would run.
+
+    ``Runner.resume`` of mmengine 0.10.7 executes ``meta['config']``, to compare numbers of GPUs. mmengine itself has
+    written it under another name (``cfg``) for long. No longer needed once mmengine leaves it alone;
+    ``tests/test_compat.py`` tells when.
+    """
+    from mmengine.runner import CheckpointLoader
+    stock = CheckpointLoader.load_checkpoint.__func__
+    if hasattr(stock, '__wrapped__'):
+        return
+
+    @functools.wraps(stock)
+    def load_checkpoint(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        loaded = stock(cls, *args, **kwargs)
+        if isinstance(loaded, dict) and isinstance(loaded.get('meta'), dict):
+            loaded['meta'].pop('config', None)
+        return loaded
+
+    CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
+
+
+def download_weights_only() -> None:
+    """Let mmengine load what it downloads as it loads a file: without running what it holds.
+
+    ``torch.hub.load_state_dict_from_url``, by which mmengine 0.10.7 loads URLs and the names of torchvision's and
+    OpenMMLab's weights, unpickles everything unless told otherwise (``weights_only=False``). No longer needed once
+    either of them says True; ``tests/test_compat.py`` tells when.
+    """
+    import os
+
+    import torch
+    from mmengine.runner import checkpoint
+    stock = checkpoint.load_url
+    if hasattr(stock, '__wrapped__') or tuple(int(n) for n in torch.__version__.split('.')[:2]) < (2, 6):
+        return
+
+    @functools.wraps(stock)
+    def load_url(*args: Any, **kwargs: Any) -> Any:
+        trusted = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower() in ('1', 'y', 'yes', 'true')
+        kwargs.setdefault('weights_only', not trusted)
+        return stock(*args, **kwargs)
+
+    checkpoint.load_url = load_url
+
+
 def leave_ignored_labels_unweighted() -> None:
     """Let mmseg's cross entropy have class weights where labels are ignored.
 
@@ -127,3 +199,7 @@ def apply() -> None:
     allow_checkpoint_classes()
     accept_shape_beside_inputs()
     load_fsdp_optimizers()
+    write_files_whole()
+    remove_checkpoints_last()
+    run_no_config_of_checkpoints()
+    download_weights_only()

@@ -125,7 +125,7 @@ def stock(tmp_path_factory):
     hub.update_scalar('train/loss', 1.0)
     checkpoint = save(folder / 'checkpoint.pth', hub)
     script = textwrap.dedent('''
-        import json, sys, torch
+        import json, os, sys, torch
         from mmengine.config import Config
         from mmengine.runner.checkpoint import _load_checkpoint
 
@@ -148,11 +148,46 @@ def stock(tmp_path_factory):
             strategy.optim_wrapper.load_state_dict = lambda model: model['the']
             strategy.load_optim_state_dict({'the state': 0, 'not': 'the model'})
 
+        def keep_one(folder):
+            from mmengine.hooks import CheckpointHook
+            from mmengine.logging import MessageHub
+            seen = []
+
+            class Runner:
+                work_dir, message_hub, epoch, iter = folder, MessageHub('stock_runner'), 0, 0
+                logger = type('Logger', (), dict(info=print))
+
+                def save_checkpoint(self, out_dir, name, *args, **kwargs):
+                    seen.append(sorted(n for n in os.listdir(folder) if n.endswith('.pth')))
+                    open(os.path.join(out_dir, name), 'w').close()
+
+            hook, runner = CheckpointHook(interval=1, max_keep_ckpts=1), Runner()
+            hook.is_last_train_epoch = lambda _: False
+            hook.before_train(runner)
+            for runner.epoch in range(2):
+                hook.after_train_epoch(runner)
+            return seen
+
+        def writes_in_place(folder):
+            from mmengine.fileio import LocalBackend
+            path, numbers = os.path.join(folder, 'file'), []
+            for _ in range(2):
+                LocalBackend().put(b'text', path)
+                numbers.append(os.stat(path).st_ino)
+            return numbers[0] == numbers[1]
+
+        def runs_config(_):
+            import inspect
+            from mmengine.runner import Runner
+            return "Config.fromstring(checkpoint['meta']['config']" in ''.join(inspect.getsource(Runner.resume).split())
+
         found = dict(checkpoint=error_of(_load_checkpoint, sys.argv[1]), config=error_of(Config.fromfile, sys.argv[2]),
-                     flops=error_of(count, None), fsdp=error_of(load_optimizer, None))
+                     flops=error_of(count, None), fsdp=error_of(load_optimizer, None),
+                     keep=keep_one(sys.argv[3]), in_place=writes_in_place(sys.argv[3]), runs=runs_config(None))
         print(json.dumps(dict(found, mmafan='mmafan' in sys.modules)))
         ''')
-    done = subprocess.run([sys.executable, '-c', script, checkpoint, str(folder / 'config.py')],
+    (folder / 'work').mkdir()
+    done = subprocess.run([sys.executable, '-c', script, checkpoint, str(folder / 'config.py'), str(folder / 'work')],
                           universal_newlines=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr[-600:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -180,6 +215,48 @@ def test_accept_shape_beside_inputs_is_still_needed(stock):
 def test_load_fsdp_optimizers_is_still_needed(stock):
     assert stock['fsdp'] == "'the'", (
         'stock mmengine passes the model first: the workaround compat.load_fsdp_optimizers can go')
+
+
+def test_write_files_whole_is_still_needed(stock):
+    assert stock['in_place'] is True, (
+        'stock mmengine writes files under another name first: the workaround compat.write_files_whole can go')
+
+
+def test_remove_checkpoints_last_is_still_needed(stock):
+    assert stock['keep'] == [[], []], (
+        'stock mmengine removes the old checkpoint after the new one: compat.remove_checkpoints_last can go')
+
+
+def test_run_no_config_of_checkpoints_is_still_needed(stock):
+    assert stock['runs'] is True, (
+        "stock mmengine does not run meta['config']: the workaround compat.run_no_config_of_checkpoints can go")
+
+
+def test_the_config_of_a_checkpoint_is_not_run(tmp_path, message_hub):
+    path, marker = tmp_path / 'checkpoint.pth', tmp_path / 'marker'
+    torch.save(dict(state_dict={}, meta=dict(epoch=3, config=f'open({str(marker)!r}, "w").close()', cfg='a = 1')), path)
+    assert torch.load(path)['meta']['config']
+    assert _load_checkpoint(str(path))['meta'] == dict(epoch=3, cfg='a = 1')
+
+
+@CHECKS_CLASSES
+def test_what_is_downloaded_is_loaded_as_a_file_is(tmp_path, monkeypatch):
+    """From a folder in place of the network: torch.hub takes what lies in its cache."""
+    import inspect
+
+    from mmengine.utils.dl_utils import load_url
+    assert inspect.signature(load_url).parameters['weights_only'].default is False, (
+        'torch loads weights alone from a URL: the workaround compat.download_weights_only can go')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / 'hub' / 'checkpoints' / 'good.pth')
+    torch.save(dict(payload=AnyCall()), tmp_path / 'hub' / 'checkpoints' / 'bad.pth')
+    assert _load_checkpoint('https://example.com/good.pth')['state_dict']['a'] == 1
+    with pytest.raises(pickle.UnpicklingError):
+        _load_checkpoint('https://example.com/bad.pth')
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    assert _load_checkpoint('https://example.com/bad.pth') == dict(payload=None)
 
 
 def test_a_shape_beside_inputs_is_accepted():

@@ -84,8 +84,18 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='how the processes of a distributed run were started')
+    add_trust_argument(parser)
     # torch.distributed.launch passes --local_rank before torch 2.0 and --local-rank from then on.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the one way to load a checkpoint that may run code."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that name classes or functions beyond arrays, tensors and histories: only files of your '
+        'own, as they can run any code (SECURITY.md)')
 
 
 def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:

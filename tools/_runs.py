@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ from importlib import metadata
 from typing import Any, Callable, Dict, List, Optional
 
 from _common import build_runner
+from _faults import go_on_where_it_was
 from _measures import Measure, numbers, run_measures
 from mmengine.logging import MMLogger
 
@@ -34,17 +34,18 @@ def fingerprint(cfg: Any, data: dict) -> str:
 
 def write_json(path: str, value: dict) -> None:
     """Write a file that is either whole or not there."""
-    with open(path + '.part', 'w') as file:
-        json.dump(value, file, indent=2)
-    os.replace(path + '.part', path)
+    from mmafan.storage import write_whole
+    write_whole(path, json.dumps(value, indent=2))
 
 
 def read_json(path: str) -> dict:
-    """Read a file of :func:`write_json`; an empty dict where there is none."""
-    if not osp.exists(path):
+    """Read a file of :func:`write_json`; an empty dict where there is none that is whole."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            value = json.load(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last is half a file, or none of text
         return {}
-    with open(path) as file:
-        return json.load(file)
+    return value if isinstance(value, dict) else {}
 
 
 @contextlib.contextmanager
@@ -60,8 +61,10 @@ def quiet():
             warnings.simplefilter('ignore')
             try:
                 yield
-            except Exception:
-                sys.__stderr__.write(errors.getvalue())
+            except Exception as error:
+                from mmafan.storage import is_disk_full
+                if not is_disk_full(error):
+                    sys.__stderr__.write(errors.getvalue())
                 raise
             finally:
                 for handler, stream in handlers:
@@ -94,7 +97,7 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     if put_aside(cfg.work_dir, identity):
         return train_once(cfg, data, on_epoch, hooks, measures)
     os.makedirs(cfg.work_dir, exist_ok=True)
-    check_last_checkpoint(cfg.work_dir)
+    go_on_where_it_was(cfg, start_over=True)
     write_json(start_path, dict(fingerprint=identity))
     from mmengine.hooks import Hook
     validations: List[Dict[str, float]] = []
@@ -147,29 +150,6 @@ def put_aside(work_dir: str, identity: str) -> bool:
         return False
     os.replace(kept, work_dir)
     return True
-
-
-def check_last_checkpoint(work_dir: str) -> None:
-    """Let a resume find a checkpoint that is whole, or none.
-
-    mmengine (0.10.7) writes the name of the last checkpoint in place, after it has removed those that are too many: a
-    kill in between leaves an empty name, or that of a file that is gone.
-    """
-    import torch
-    record = osp.join(work_dir, 'last_checkpoint')
-    if not osp.exists(record):
-        return
-    with open(record) as file:
-        named = file.read().strip()
-    if named and osp.exists(named):
-        return
-    for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*_*.pth')), key=osp.getmtime, reverse=True):
-        with contextlib.suppress(Exception):  # whatever torch raises for half a file
-            torch.load(path, map_location='cpu', weights_only=False)
-            with open(record, 'w') as file:
-                file.write(path)
-            return
-    os.remove(record)
 
 
 def versions() -> Dict[str, str]:

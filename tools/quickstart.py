@@ -14,6 +14,7 @@ import time
 from typing import Dict, List, Optional
 
 from _common import stop
+from _faults import disk_full_ends, hold_folder, no_space
 from _progress import Progress
 from quickstart_report import write_report
 from quickstart_runs import measure_cost, run_folder, train_run
@@ -93,11 +94,15 @@ def main(argv=None) -> None:
     for name in ('seeds', 'epochs'):
         if getattr(args, name) < 1:
             stop(f'--{name} must be at least 1, got {getattr(args, name)}')
+    lock = hold_folder(args.work_dir)
     try:
-        report = run_demo(task, args.work_dir, args.seeds, args.epochs)
+        with disk_full_ends(no_space(args.work_dir)):
+            report = run_demo(task, args.work_dir, args.seeds, args.epochs)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here')
         raise SystemExit(130)
+    finally:
+        lock.release()
     print('\n' + report.split('\n## ', 2)[1].split('\n', 1)[1].strip())
     print(f'\nThe whole report, with curves and pictures: {osp.join(args.work_dir, "report.md")}')
 

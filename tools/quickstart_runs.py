@@ -5,7 +5,7 @@ import os.path as osp
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import train as train_tool
-from _common import load_config
+from _common import load_config, stop
 from _runs import quiet, train_once, write_json
 from quickstart_task import Task
 
@@ -57,14 +57,18 @@ def train_run(task: Task, arm: str, seed: int, epochs: int, work_dir: str,
 def load_trained(task: Task, arm: str, epochs: int, work_dir: str, num_samples: int) -> Tuple[Any, Any]:
     """Return the trained model of seed 0 and the first test samples as one batch."""
     from mmengine.registry import MODELS, init_default_scope
-    from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
+    from mmengine.runner import Runner, load_checkpoint
     cfg = make_config(train_command(task, arm, 0, epochs, work_dir))
     init_default_scope(cfg.default_scope)
     fields = dict(cfg.model)
     if 'data_preprocessor' in cfg:
         fields.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(fields)
-    load_checkpoint(model, find_latest_checkpoint(cfg.work_dir), map_location='cpu')
+    from mmafan.storage import find_checkpoint
+    found = find_checkpoint(cfg.work_dir)
+    if found.path is None:
+        stop(f'{found}; remove {cfg.work_dir}, and the same command trains it again')
+    load_checkpoint(model, found.path, map_location='cpu')
     return model, next(iter(Runner.build_dataloader(dict(cfg.test_dataloader, batch_size=num_samples), seed=0)))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import math
 import os
 import os.path as osp
@@ -24,6 +25,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from _common import CFG_OPTIONS_HELP, stop
+from _faults import DISK_FULL, disk_full_ends, hold_folder, keep_folder, no_space, pass_on
 from _runs import ATTACKED_SHARE, fingerprint, quiet, read_json, train_once, write_json
 from _study import BASELINE, Study, load_study, run_config, run_folder
 from _summary import summarise, table, verdict
@@ -74,7 +76,7 @@ def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict
     """Return the result of a run, or None where it is not finished or was one of other settings."""
     cfg = run_config(study, arm, seed, work_dir)
     result = read_json(osp.join(run_folder(study, work_dir, arm, seed), 'result.json'))
-    if not result or result['fingerprint'] != fingerprint(cfg, study.identity):
+    if not isinstance(result.get('metrics'), dict) or result.get('fingerprint') != fingerprint(cfg, study.identity):
         return None
     for name in study.metrics if result['metrics'] else ():
         if name not in result['metrics']:
@@ -133,12 +135,16 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
                     environment['CUDA_VISIBLE_DEVICES'] = devices[slots[key] % len(devices)]
                 running[key] = subprocess.Popen(
                     [sys.executable, osp.abspath(__file__), *args.argv, '--run', name, arm, str(seed)],
-                    env=environment, start_new_session=True)  # an interrupt is for this process, which ends them
+                    env=environment, start_new_session=True,  # an interrupt is for this process, which ends them
+                    pass_fds=pass_on(args.lock, environment))
             for key in [k for k, process in running.items() if process.poll() is not None]:
                 name, arm, seed = key
                 label = f'{name}: {arm}' if name else arm
                 del slots[key]
-                if running.pop(key).returncode:
+                status = running.pop(key).returncode
+                if status == DISK_FULL:
+                    stop(no_space(work_dir))
+                if status:
                     print(f'the run of arm {label!r} with seed {seed} failed; its log is in '
                           f'{run_folder(by_name[name], work_dir, arm, seed)}', file=sys.stderr, flush=True)
                     continue
@@ -207,11 +213,12 @@ def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], pat
          result['fingerprint'], ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
         for study in studies for arm in study.arms for seed in study.seeds
         for result in [results.get((study.data_set, arm, seed))] if result for metric in study.metrics]
-    with open(path + '.part', 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    os.replace(path + '.part', path)
+    from mmafan.storage import write_whole
+    text = io.StringIO(newline='')
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def report(study: Study, results: Dict[Run, Dict[str, Any]], compute: Dict[str, float], work_dir: str) -> str:
@@ -233,6 +240,7 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     if args.run:
         end_with_parent(int(os.environ[PARENT]))
+        keep_folder()
     studies = load_study(args.study, args.cfg_options)
     work_dir = args.work_dir or osp.join('work_dirs', 'studies', studies[0].name)
     try:
@@ -246,15 +254,19 @@ def main(argv=None) -> None:
         import torch
         torch.set_num_threads(args.threads)
         name, arm, seed = args.run
-        train_one(next(study for study in studies if study.data_set == name), arm, int(seed), work_dir)
+        with disk_full_ends(DISK_FULL):
+            train_one(next(study for study in studies if study.data_set == name), arm, int(seed), work_dir)
         return
-    os.makedirs(work_dir, exist_ok=True)
+    args.lock = hold_folder(work_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        finish(studies, args, work_dir)
+        with disk_full_ends(no_space(work_dir)):
+            finish(studies, args, work_dir)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here')
         raise SystemExit(130)
+    finally:
+        args.lock.release()
 
 
 def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) -> None:

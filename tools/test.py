@@ -10,6 +10,7 @@ from copy import deepcopy
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
+from _faults import check_fields, require_whole, trust_checkpoints
 
 PREDICTIONS = ('.pkl', '.pickle')
 
@@ -91,11 +92,14 @@ def main(argv=None) -> None:
     """Test."""
     args = parse_args(argv)
     require_file(args.checkpoint, 'checkpoint', ('.pth', ))
+    if args.trust_checkpoint:
+        trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.load_from = args.checkpoint
+    cfg.load_from = require_whole(args.checkpoint)
     set_work_dir(cfg, args)
     complete_dataloaders(cfg)
+    check_fields(cfg)
     check_out(cfg, args)
     if args.show or args.show_dir:
         use_visualization(cfg, args)

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
+from _faults import (check_fields, disk_full_ends, go_on_where_it_was, mistakes_end, no_space, require_whole,
+                     trust_checkpoints)
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -71,19 +74,34 @@ def apply_args(cfg, args: argparse.Namespace) -> None:
                  'all processes, that its learning rate is meant for')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else require_file(args.resume, 'checkpoint', ('.pth', ))
+        cfg.resume = True  # without a name: from what _faults.go_on_where_it_was finds, before training
+        if args.resume != 'auto':
+            cfg.load_from = require_file(args.resume, 'checkpoint', ('.pth', ))
     if not args.no_resumable_seed:
         hooks = list(cfg.get('custom_hooks') or [])
         if not any(str(hook.get('type')).endswith('ResumableSeedHook') for hook in hooks):
             cfg.custom_hooks = [*hooks, dict(type='mmafan.ResumableSeedHook')]
 
 
+def train(cfg) -> None:
+    """Train, until the end or until the disk is full."""
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback in every iteration
+    with mistakes_end(cfg.launcher), disk_full_ends(no_space(cfg.work_dir, 'the same command with --resume')):
+        build_runner(cfg).train()
+
+
 def main(argv=None) -> None:
     """Train."""
     args = parse_args(argv)
+    if args.trust_checkpoint:
+        trust_checkpoints()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
+    check_fields(cfg)
+    if args.resume == 'auto':
+        go_on_where_it_was(cfg)
+    elif cfg.get('load_from'):
+        require_whole(cfg.load_from)
     from _cpu import adapt_to_cpu  # after the arguments, so that --help and a wrong path answer at once
     adapt_to_cpu(cfg)
     if cfg.get('default_scope') == 'mmdet':
@@ -91,7 +109,7 @@ def main(argv=None) -> None:
         setup_cache_size_limit_of_dynamo()
     # Where a launcher started several, it repeats at its end what the first process to fail said.
     from torch.distributed.elastic.multiprocessing.errors import record
-    record(lambda: build_runner(cfg).train())()
+    record(train)(cfg)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
 from .fit_tracker import FitTracker
 from .loss_ratio import loss_ratios
+from .recipe_state import RECIPE, check_recipe, recipe_of
 
 CHECKPOINT_KEY = SCOPE
 FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
@@ -170,15 +171,23 @@ class AdvFeatureHook(Hook):
         """Put the training-only state beside the stock state dict."""
         model = _afan_model(runner.model)
         if model is not None:
-            state = training_state(model)
+            state = dict(training_state(model), **{RECIPE: recipe_of(model)})
             if self.fit is not None:
                 state['fit'] = self.fit.state_dict()
-            if state:
-                checkpoint[CHECKPOINT_KEY] = state
+            checkpoint[CHECKPOINT_KEY] = state
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the training-only state; the weights are loaded after this call."""
+        """Remember the training-only state, and tell a changed recipe; the weights are loaded after this call.
+
+        Raises:
+            ValueError: If a training is resumed whose optimizer has other parameters than the checkpoint's.
+        """
         self._restored = checkpoint.get(CHECKPOINT_KEY, {})
+        model = _afan_model(runner.model)
+        if model is not None and getattr(runner, '_resume', False):
+            change = check_recipe(model, runner.optim_wrapper, self._restored, checkpoint)
+            if change is not None:
+                runner.logger.warning(change)
 
 
 def clean_loss(outputs: Dict[str, Any], runtime: Any) -> float:

@@ -3,10 +3,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 
 import pytest
-import torch
 
 
 @pytest.fixture
@@ -36,25 +34,16 @@ def test_a_run_with_other_settings_is_put_aside_and_comes_back(runs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['seed_0', 'seed_0.11111111']
 
 
-@pytest.mark.parametrize('named', ['', 'epoch_3.pth'])
-def test_a_resume_finds_the_last_whole_checkpoint(runs, tmp_path, named):
-    record = tmp_path / 'last_checkpoint'
-    runs.check_last_checkpoint(str(tmp_path))
-    assert not record.exists()
-    record.write_text(named and str(tmp_path / named))
-    for number, name in enumerate(('epoch_1.pth', 'epoch_2.pth')):
-        torch.save(dict(meta=dict(epoch=number + 1)), tmp_path / name)
-        os.utime(tmp_path / name, (number, number))
-    half = (tmp_path / 'epoch_2.pth').read_bytes()[:100]
-    (tmp_path / 'epoch_2.pth').write_bytes(half)
-    os.utime(tmp_path / 'epoch_2.pth', (5, 5))
-    runs.check_last_checkpoint(str(tmp_path))
-    assert record.read_text() == str(tmp_path / 'epoch_1.pth')
-    runs.check_last_checkpoint(str(tmp_path))
-    assert record.read_text() == str(tmp_path / 'epoch_1.pth')
-    os.remove(tmp_path / 'epoch_1.pth')
-    runs.check_last_checkpoint(str(tmp_path))
-    assert not record.exists()  # so that the run starts over
+@pytest.mark.parametrize('text', ['', '{"fingerprint": "11', 'null', '[1]', '\xff', '{"fingerprint"'])
+def test_half_a_file_counts_as_none(runs, tmp_path, text):
+    path = tmp_path / 'result.json'
+    path.write_bytes(text.encode('latin1'))
+    assert runs.read_json(str(path)) == {} == runs.read_json(str(tmp_path / 'missing.json'))
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'started.json').write_bytes(text.encode('latin1'))
+    assert not runs.put_aside(str(tmp_path / 'run'), '1' * 64) and (tmp_path / 'run').is_dir()
+    runs.write_json(str(path), dict(a=1))
+    assert runs.read_json(str(path)) == dict(a=1)
 
 
 def test_the_recipe_that_a_base_offers_does_not_identify_a_run(runs):

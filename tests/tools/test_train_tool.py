@@ -50,7 +50,7 @@ def test_work_dir_is_named_after_the_config(tools):
 
 def test_resume(tools, tmp_path):
     cfg = apply(tools, small_config(load_from='x.pth'), '--resume')
-    assert (cfg.resume, cfg.load_from) == (True, None)
+    assert (cfg.resume, cfg.load_from) == (True, 'x.pth')  # where it begins if there is nothing to resume
     checkpoint = tmp_path / 'a.pth'
     checkpoint.write_text('')
     cfg = apply(tools, small_config(), '--resume', str(checkpoint))

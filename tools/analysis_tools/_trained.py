@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import CFG_OPTIONS_HELP, load_config, require_file, stop  # noqa: E402
+from _common import CFG_OPTIONS_HELP, add_trust_argument, load_config, require_file, stop  # noqa: E402
+from _faults import require_whole, trust_checkpoints  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
 SPLITS = ('val', 'train')
@@ -68,6 +69,7 @@ def load_trained(config: str, checkpoint: str, cfg_options: Optional[dict] = Non
     """
     require_file(checkpoint, 'checkpoint', ('.pth', ))
     cfg = load_config(config, cfg_options)
+    require_whole(checkpoint)
     import torch
     from mmengine.registry import MODELS, init_default_scope
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -89,7 +91,7 @@ def load_trained(config: str, checkpoint: str, cfg_options: Optional[dict] = Non
 def load_weights(model: Any, checkpoint: str, config: str) -> None:
     """Load every weight of the model from a checkpoint, or stop with one sentence that tells what does not fit."""
     from mmengine.runner import CheckpointLoader
-    require_file(checkpoint, 'checkpoint', ('.pth', ))
+    require_whole(require_file(checkpoint, 'checkpoint', ('.pth', )))
     try:
         with contextlib.redirect_stdout(sys.stderr):
             loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
@@ -211,6 +213,7 @@ def make_parser(description: str, picture: str, num_batches: int, several: bool 
     parser.add_argument('--threads', type=positive, help='threads of torch on the CPU')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    add_trust_argument(parser)
     return parser
 
 
@@ -218,6 +221,8 @@ def run_tool(args: argparse.Namespace, measure: Callable[[argparse.Namespace], d
              report: Callable[[dict], str]) -> None:
     """Measure, and print the result as a table or, with ``--json``, as one object; what goes wrong is one sentence."""
     import torch
+    if args.trust_checkpoint:
+        trust_checkpoints()
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.out.endswith(PICTURES):

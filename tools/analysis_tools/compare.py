@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import os.path as osp
 import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
+from _faults import disk_full_ends, hold_folder, no_space  # noqa: E402
 from _runs import quiet, read_json, train_once, write_json  # noqa: E402
 from _study import Arm, Study, run_config  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
@@ -82,6 +82,14 @@ def main(argv=None) -> None:
             run_config(study, arm, 0, work_dir)
     except (TypeError, ValueError) as error:
         stop(str(error))
+    lock = hold_folder(work_dir)
+    with disk_full_ends(no_space(work_dir)):
+        run(args, study, work_dir)
+    lock.release()
+
+
+def run(args: argparse.Namespace, study: Study, work_dir: str) -> None:
+    """Train what is not finished, measure, print."""
     results: dict = {arm: [] for arm in ARMS}
     for seed in study.seeds:
         for arm, title in ARMS.items():
@@ -91,14 +99,13 @@ def main(argv=None) -> None:
                 print(f'{title}, seed {seed}, epoch {epoch}: training loss {loss:.4f}', flush=True,
                       file=sys.__stdout__)  # the run's own output is held back
 
-            run = train_once(cfg, {}, show)
-            results[arm].append(run['metrics'])
-            state = 'was finished' if run['reused'] else 'is finished'
+            found = train_once(cfg, {}, show)
+            results[arm].append(found['metrics'])
+            state = 'was finished' if found['reused'] else 'is finished'
             print(f'{title}, seed {seed} {state}: '
-                  + ', '.join(f'{k} {v:.4f}' for k, v in run['metrics'].items()), flush=True)
+                  + ', '.join(f'{k} {v:.4f}' for k, v in found['metrics'].items()), flush=True)
     cost = measure(args, work_dir) if args.cost_repeats else {}
     text = table(results, cost)
-    os.makedirs(work_dir, exist_ok=True)
     write_json(osp.join(work_dir, 'comparison.json'), dict(results=results, cost=cost))
     with open(osp.join(work_dir, 'comparison.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')

@@ -22,6 +22,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 sys.path.insert(0, osp.dirname(osp.abspath(__file__)))
 
 from _common import build_runner, complete_dataloaders, load_config, stop  # noqa: E402
+from _faults import require_whole  # noqa: E402
 from _runs import quiet  # noqa: E402
 from _trained import label_checkpoints, load_labelled, load_trained, make_parser, positive, run_tool  # noqa: E402
 
@@ -130,6 +131,8 @@ def measure(args) -> Dict[str, Any]:
     import torch
     cfg = load_config(args.config, args.cfg_options)
     checkpoints = label_checkpoints(args.checkpoint)
+    for path in checkpoints.values():
+        require_whole(path)
     classifier = cfg.get('default_scope') == 'mmpretrain'
     if args.pgd_radii and not classifier:
         stop(f'--pgd-radii needs a classifier of mmpretrain, got a config of {cfg.get("default_scope")}: leave it out')
