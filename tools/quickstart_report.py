@@ -157,12 +157,14 @@ def verdict(differences: Dict[str, Sequence[float]]) -> str:
 
     Example:
         >>> verdict({'baseline': [1.0, 2.0, 3.0], 'noise': [4.0, 4.5, 5.0]})
-        'A-FAN is not above baseline beyond chance: the 95 % interval of the difference reaches 0.'
+        'A-FAN is not above every other arm beyond chance: its 95 % interval to baseline is not above 0.'
+        >>> verdict({'baseline': [3.0, 2.0, 3.0], 'noise': [4.0, 4.5, 5.0]})
+        'A-FAN is above every other arm (baseline, noise) beyond chance: each 95 % interval is above 0.'
     """
     if min(map(len, differences.values())) < 2:
         return 'One seed says nothing about chance.'
     missed = [arm for arm, values in differences.items() if statistics.fmean(values) <= interval(values)]
     if missed:
-        return (f'A-FAN is not above {" and ".join(missed)} beyond chance: the 95 % interval of the difference '
-                'reaches 0.')
-    return f'A-FAN is above {" and ".join(differences)} beyond chance: each 95 % interval lies above 0.'
+        return ('A-FAN is not above every other arm beyond chance: its 95 % interval to '
+                f'{" and to ".join(missed)} is not above 0.')
+    return f'A-FAN is above every other arm ({", ".join(differences)}) beyond chance: each 95 % interval is above 0.'

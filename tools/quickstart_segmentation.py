@@ -54,7 +54,7 @@ def draw(task: Task, work_dir: str, epochs: int) -> str:
             with torch.no_grad():
                 samples = model.eval().test_step(batch)
             columns[arm.title] = [overlay(image, sample.pred_sem_seg.data[0])
-                                    for image, sample in zip(batch['inputs'], samples)]
+                                  for image, sample in zip(batch['inputs'], samples)]
         for image, sample in zip(batch['inputs'], samples):
             truth = sample.gt_sem_seg.data[0]
             columns['image'].append(overlay(image, torch.zeros_like(truth)))

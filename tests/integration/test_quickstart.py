@@ -69,7 +69,7 @@ def test_numbers_in_the_tables(report, task, tmp_path, read_row):
     assert read_row(text, 'noise | 60')[2:-1] == ['92.00 ± 0.00', '102.00 ± 0.00', '+0.00 ± 4.97', '+2.00 ± 7.45']
     assert read_row(text, 'A-FAN | 60')[2:-1] == ['94.00 ± 3.00', '104.00 ± 3.00', '+2.00 ± 2.48', '']
     assert read_row(text, 'noise | 1 ') == ['noise', '1', '92.00', '102.00', '`train noise 1`']
-    assert 'A-FAN is not above baseline and equal compute and noise beyond chance' in text
+    assert 'interval to baseline and to equal compute and to noise is not above 0. ' in text
     assert '## Pictures' in text
 
 
@@ -94,9 +94,9 @@ def test_every_number_has_its_command(report, tmp_path, name, request):
 
 
 @pytest.mark.parametrize('noise, sentence', [
-    ([1.0, 2.0, 3.1], 'is not above noise beyond chance'),  # 2.03 ± 2.61
-    ([2.0, 2.0, 2.1], 'is above baseline and noise beyond chance'),
-    ([-2.0, -2.0, -2.1], 'is not above noise beyond chance'),
+    ([1.0, 2.0, 3.1], 'interval to noise is not above 0'),  # 2.03 ± 2.61
+    ([2.0, 2.0, 2.1], 'is above every other arm (baseline, noise) beyond chance'),
+    ([-2.0, -2.0, -2.1], 'interval to noise is not above 0'),
     ([2.0], 'One seed says nothing about chance'),
 ])
 def test_verdict_looks_at_every_interval(report, noise, sentence):
