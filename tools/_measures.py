@@ -68,12 +68,14 @@ def run_measures(runner: Any, measures: Dict[str, Measure]) -> Dict[str, float]:
     """Validate the model of a finished run once more for every measure.
 
     The runner's hooks take part, so that what is measured are the weights that its validation saw (averaged ones, for
-    example).
+    example), but not those that would take the results for its validation's: in its log, or to keep the best epoch.
 
     Returns:
         Means over the data loaders of a measure, by ``<measure> <metric>``; what is not one number is left out.
     """
+    from mmengine.hooks import CheckpointHook, LoggerHook
     found: Dict[str, float] = {}
+    runner.hooks[:] = [hook for hook in runner.hooks if not isinstance(hook, (CheckpointHook, LoggerHook))]
     for label, measure in measures.items():
         results: List[Dict[str, float]] = []
         for loader in dataloaders(measure, runner.cfg):

@@ -18,7 +18,7 @@ from _faults import disk_full_ends, hold_folder, no_space
 from _progress import Progress
 from quickstart_report import write_report
 from quickstart_runs import measure_cost, run_folder, train_run
-from quickstart_task import TITLES, Task
+from quickstart_task import Task
 
 TASKS = ('classification', 'detection', 'segmentation')  # each is the TASK of quickstart_<name>.py
 
@@ -39,7 +39,7 @@ def draw_training(task: Task, work_dir: str, seeds: int) -> None:
     """Draw loss and first metric of all runs."""
     from mmafan.visualization import draw_curves
     metric = task.metrics[0]
-    runs = {TITLES[arm]: [run_folder(work_dir, arm, seed) for seed in range(seeds)] for arm in task.arms}
+    runs = {arm.title: [run_folder(work_dir, name, seed) for seed in range(seeds)] for name, arm in task.arms.items()}
     draw_curves(runs, ('loss', metric.key), {metric.key: metric.axis, 'loss': 'training loss (all terms)'},
                 {metric.key: 'epoch', 'loss': 'iteration'}, osp.join(work_dir, 'curves.png'))
 
@@ -52,23 +52,23 @@ def run_demo(task: Task, work_dir: str, seeds: int, epochs: int, progress: Optio
     torch.set_num_threads(1)
     os.makedirs(work_dir, exist_ok=True)
     task.prepare()
-    costs = task.epoch_cost
-    progress = progress or Progress(seeds * epochs * sum(costs.values()))
-    results: Dict[str, List[Dict]] = {arm: [] for arm in task.arms}
+    lengths = {name: arm.num_epochs(epochs) for name, arm in task.arms.items()}
+    progress = progress or Progress(seeds * sum(arm.epoch_cost * lengths[name] for name, arm in task.arms.items()))
+    results: Dict[str, List[Dict]] = {name: [] for name in task.arms}
     for seed in range(seeds):
-        for arm in task.arms:
+        for name, arm in task.arms.items():
             last = 0
 
             def show(epoch: int, loss: float) -> None:
                 nonlocal last
                 if last == 0:
-                    progress.skip((epoch - 1) * costs[arm])
-                text = f'{TITLES[arm]}, seed {seed + 1} of {seeds}, epoch {epoch} of {epochs}, loss {loss:.3f}'
-                progress.advance(costs[arm], text)
+                    progress.skip((epoch - 1) * arm.epoch_cost)
+                text = f'{arm.title}, seed {seed + 1} of {seeds}, epoch {epoch} of {lengths[name]}, loss {loss:.3f}'
+                progress.advance(arm.epoch_cost, text)
                 last = epoch
 
-            results[arm].append(train_run(task, arm, seed, epochs, work_dir, show))
-            progress.skip((epochs - last) * costs[arm])
+            results[name].append(train_run(task, name, seed, epochs, work_dir, show))
+            progress.skip((lengths[name] - last) * arm.epoch_cost)
     progress.close()
     print('measuring the cost of a step and drawing pictures ...', flush=True)
     cost = measure_cost(task, work_dir)
@@ -83,9 +83,10 @@ def main(argv=None) -> None:
     parser.add_argument('task', nargs='?', default='classification', help=f'{listed("or")} (default: the first)')
     parser.add_argument('--work-dir', help='where the report goes (default: work_dirs/quickstart for classification, '
                         'work_dirs/quickstart_<task> for the others)')
-    parser.add_argument('--seeds', type=int, help='runs of each arm (default: 3, for segmentation 2)')
-    parser.add_argument('--epochs', type=int, help='epochs of each run (default: 30 for classification, 6 for '
-                        'detection, 12 for segmentation)')
+    parser.add_argument('--seeds', type=int, help='runs of each arm (default: 5 for classification, 3 for detection, '
+                        '2 for segmentation)')
+    parser.add_argument('--epochs', type=int, help='epochs of a run of the baseline (default: 60 for classification, '
+                        '6 for detection, 12 for segmentation)')
     args = parser.parse_args(argv)
     task = load_task(args.task)
     for name in ('seeds', 'epochs', 'work_dir'):

@@ -10,8 +10,8 @@ Usage: bash tools/quickstart.sh [--active] [classification | detection | segment
                                 [arguments of tools/quickstart.py]
 
 Sets the environment up (tools/setup_env.sh) and trains a small model with and without A-FAN, in less than ten
-minutes on two cores. detection and segmentation need mmcv's operators, which are compiled once, in tens of
-minutes. The report is written to work_dirs/quickstart/report.md, work_dirs/quickstart_detection/report.md or
+minutes on two cores, for classification in less than six and with controls. detection and segmentation need
+mmcv's operators, which are compiled once, in tens of minutes. The report is written to work_dirs/quickstart/report.md, work_dirs/quickstart_detection/report.md or
 work_dirs/quickstart_segmentation/report.md.
 
   --active  use the active virtual or conda environment in place of .venv

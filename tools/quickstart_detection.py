@@ -6,7 +6,7 @@ import os.path as osp
 from _common import import_mmafan, stop
 from _runs import quiet
 from quickstart_runs import load_trained
-from quickstart_task import TITLES, Metric, Task
+from quickstart_task import Arm, Metric, Task
 
 NUM_SAMPLES = 4
 ENLARGED = 4
@@ -46,16 +46,16 @@ def draw(task: Task, work_dir: str, epochs: int) -> str:
     from mmdet.visualization import DetLocalVisualizer
 
     from mmafan.visualization import draw_image_grid
-    columns = {'ground truth': [], **{TITLES[arm]: [] for arm in task.arms}}
+    columns = {'ground truth': [], **{arm.title: [] for arm in task.arms.values()}}
     with quiet():
         visualizer = DetLocalVisualizer(line_width=2)
         visualizer.dataset_meta = dict(classes=tuple('0123456789'), palette=PALETTE)
-        for arm in task.arms:
-            model, batch = load_trained(task, arm, epochs, work_dir, NUM_SAMPLES)
+        for name, arm in task.arms.items():
+            model, batch = load_trained(task, name, epochs, work_dir, NUM_SAMPLES)
             with torch.no_grad():
                 samples = model.eval().test_step(batch)
             found = [sample.pred_instances[sample.pred_instances.scores > SCORE] for sample in samples]
-            columns[TITLES[arm]] = [draw_instances(visualizer, *pair) for pair in zip(batch['inputs'], found)]
+            columns[arm.title] = [draw_instances(visualizer, *pair) for pair in zip(batch['inputs'], found)]
         truth = [sample.gt_instances for sample in samples]
         columns['ground truth'] = [draw_instances(visualizer, *pair) for pair in zip(batch['inputs'], truth)]
     draw_image_grid(columns, osp.join(work_dir, 'boxes.png'))
@@ -90,11 +90,12 @@ TASK = Task(
     setting="A small stock Faster R-CNN (ResNet-18 with 16 channels in its first stage, FPN, from scratch) on 320 "
             "training and 200 test scenes of 96 x 96 pixels, composed of 1 to 4 of scikit-learn's handwritten digits "
             "on a noisy background; the scenes of the two splits share no digit",
-    arms=dict(baseline='configs/mmdet/faster_rcnn_digits.py', afan='configs/mmdet/faster_rcnn_afan_digits.py'),
+    arms=dict(
+        baseline=Arm('baseline', 'configs/mmdet/faster_rcnn_digits.py'),
+        afan=Arm('A-FAN', 'configs/mmdet/faster_rcnn_afan_digits.py', epoch_cost=1.7)),
     metrics=(Metric('coco/bbox_mAP', 'test mAP', 100.0),
              Metric('coco/bbox_mAP_50', 'test AP50', 100.0)),
     work_dir='work_dirs/quickstart_detection',
     epochs=6,
-    epoch_cost=dict(baseline=1.0, afan=1.7),
     draw=draw,
     prepare=prepare)

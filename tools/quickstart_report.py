@@ -1,26 +1,36 @@
 """The text of the quickstart's report."""
 from __future__ import annotations
 
-import math
 import os.path as osp
 import statistics
 from typing import Dict, List, Sequence
 
+from _runs import ATTACKED_SHARE
+from _summary import interval
 from quickstart_task import Task
 
 TEXT = '''\
 # Quickstart: {title} with and without A-FAN
 
-{setting}, {epochs} epochs, {seeds} per arm. Arms with the same seed start from the same weights and see the same images
-in the same order. Every {metrics} is that of the last epoch.
+{setting}, {epochs} epochs, {seeds} per arm. Runs with the same seed start from the same weights and see the same images
+in the same order. Every value is that of the last epoch.
 
 ## Results
 
-| | value | made by |
-|---|---|---|
+| arm | epochs | {columns} | difference to the baseline | A-FAN minus this arm | made by |
+|---|---|{lines}---|---|---|
 {rows}
 
-{verdict}
+Means ± standard deviations in %; mean differences of {compared} between runs of the same seed in points, ± half their
+95 % interval (Student's t).
+
+{verdict} {limits}
+
+## Cost
+
+| | value | made by |
+|---|---|---|
+{costs}
 
 ## Runs
 
@@ -31,12 +41,12 @@ in the same order. Every {metrics} is that of the last epoch.
 ## Training curves
 
 Mean over seeds, with a band of one standard deviation. The training loss of A-FAN is the sum of its clean and
-adversarial terms, so the two losses are no comparison.
+adversarial terms, so it does not compare with the loss of a baseline.
 
 ![curves](curves.png)
 
 {pictures}
-This call took {seconds:.0f} s ({reused} runs were finished before), {versions}.
+This call took {seconds:.0f} s ({reused} of {count} runs were finished before), {versions}.
 '''
 
 
@@ -51,16 +61,17 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f'{mean} ± {statistics.stdev(values):.2f}' if len(values) > 1 else mean
 
 
-def signed(values: Sequence[float]) -> str:
-    """Write differences with their signs, and their mean and deviation.
+def mean_and_interval(differences: Sequence[float]) -> str:
+    """Write the mean of differences with half its 95 % interval; none are empty, a single one has no interval.
 
     Example:
-        >>> signed([0.5, -1.0])
-        '-0.25 ± 1.06 (+0.50, -1.00)'
+        >>> mean_and_interval([1.0, 2.0, 3.0]), mean_and_interval([-1.0]), mean_and_interval([])
+        ('+2.00 ± 2.48', '-1.00', '')
     """
-    text = mean_and_deviation(values)
-    sign = '' if text.startswith('-') else '+'
-    return f'{sign}{text} ({", ".join(f"{v:+.2f}" for v in values)})'
+    if not differences:
+        return ''
+    mean = f'{statistics.fmean(differences):+.2f}'
+    return f'{mean} ± {interval(differences):.2f}' if len(differences) > 1 else mean
 
 
 def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost: Dict, epochs: int, pictures: str,
@@ -72,64 +83,88 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
         work_dir: Folder of the demo; the pictures are there already.
         results: For each arm one result per seed, as ``quickstart_runs.train_run`` returns them.
         cost: What :func:`mmafan.analysis.measure_step_cost` found, as plain numbers.
-        epochs: Length of every run.
+        epochs: Length of a run of the baseline.
         pictures: Sections about the task's own pictures.
         seconds: What this call of the demo took.
     """
     import mmengine
     import torch
     seeds = len(results['baseline'])
-    reused = sum(r['reused'] for runs in results.values() for r in runs)
     trained = f'`python tools/quickstart.py {task.name} --seeds {seeds} --epochs {epochs}`'
-    timed = f'`{task.cost_command}`'
-    rows, differences = [], []
-    for metric in task.metrics:
-        baseline, afan = ([r['metrics'][metric.key] for r in results[arm]] for arm in ('baseline', 'afan'))
-        differences.append([b - a for a, b in zip(baseline, afan)])
-        rows += [
-            (f'baseline: {metric.name}, % (mean ± standard deviation)', mean_and_deviation(baseline), trained),
-            (f'A-FAN: {metric.name}, %', mean_and_deviation(afan), trained),
-            (f'A-FAN minus baseline: {metric.name}, same seed, points', signed(differences[-1]), trained),
-        ]
-    tails = '; '.join(f'tap `{name}`: tau = {t["share"]:.2f}, {t["passes"]:.0f} passes'
-                      for name, t in cost['tails'].items())
-    milliseconds = [f'{cost["seconds"][arm] * 1e3:.1f}' for arm in ('baseline', 'afan')]
-    rows += [
-        ('measured cost of a step, A-FAN / baseline', f'{cost["ratios"]["afan_over_baseline"]:.2f}', timed),
-        ('theoretical cost, 1 + N tau', f'{cost["theory"]:.2f} ({tails})', timed),
-        ('median step, baseline and A-FAN, ms', ' and '.join(milliseconds), timed),
-    ]
-    names = [metric.name for metric in task.metrics]
+    values = {arm: {metric.key: [run['metrics'][metric.key] for run in runs] for metric in task.metrics}
+              for arm, runs in results.items()}
+    first = task.metrics[0]
+
+    def differences(arm: str, other: str) -> List[float]:
+        pairs = zip(values[arm][first.key], values[other][first.key])
+        return [one - another for one, another in pairs if arm != other]
+
+    rows = [[arm.title, arm.num_epochs(epochs), *map(mean_and_deviation, values[name].values()),
+             mean_and_interval(differences(name, 'baseline')), mean_and_interval(differences('afan', name)), trained]
+            for name, arm in task.arms.items()]
+    runs = [[task.arms[name].title, seed, *(f'{value:.2f}' for value in run['metrics'].values()), f'`{run["command"]}`']
+            for name, found in results.items() for seed, run in enumerate(found)]
     text = TEXT.format(
         title=task.title,
         setting=task.setting,
         epochs=epochs,
         seeds=f'{seeds} seeds' if seeds > 1 else '1 seed',
-        metrics=' and '.join(names),
-        columns=' | '.join(f'{name}, %' for name in names),
-        lines='---|' * len(names),
-        rows='\n'.join(f'| {what} | {value} | {how} |' for what, value, how in rows),
-        verdict=verdict(differences[0]),
-        runs='\n'.join(
-            f'| {arm} | {seed} | {" | ".join(format(v, ".2f") for v in r["metrics"].values())} | `{r["command"]}` |'
-            for arm, runs in results.items() for seed, r in enumerate(runs)),
+        columns=' | '.join(metric.name for metric in task.metrics),
+        lines='---|' * len(task.metrics),
+        compared=first.name,
+        rows=lay_out(rows),
+        verdict=verdict({task.arms[name].title: differences('afan', name) for name in task.arms if name != 'afan'}),
+        limits=task.limits,
+        costs=lay_out(cost_rows(task, results, cost, trained)),
+        runs=lay_out(runs),
         pictures=pictures,
         seconds=seconds,
-        reused=f'{reused} of {2 * seeds}',
+        reused=sum(run['reused'] for found in results.values() for run in found),
+        count=len(runs),
         versions=f'torch {torch.__version__}, mmengine {mmengine.__version__}, {torch.get_num_threads()} thread(s)')
     with open(osp.join(work_dir, 'report.md'), 'w', encoding='utf-8') as file:
         file.write(text)
     return text
 
 
-def verdict(difference: Sequence[float]) -> str:
-    """Say what the difference means, and what it does not."""
-    limits = ('Few small images and few seeds: this demo shows that training runs and what it costs. It is no evidence '
-              'for or against the method, which needs further controls: a longer baseline schedule of equal cost, '
-              'random noise of equal size in place of the attack, step size 0, and the baseline at equal loss scale.')
-    if len(difference) < 2:
-        return 'One seed says nothing about a difference. ' + limits
-    error = statistics.stdev(difference) / math.sqrt(len(difference))
-    size = abs(statistics.fmean(difference))
-    within = 'within' if size <= 2 * error else 'beyond'
-    return f'The mean difference is {within} two standard errors of the seeds ({error:.2f} points). ' + limits
+def lay_out(rows: Sequence[Sequence]) -> str:
+    """Write the rows of a table."""
+    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in rows)
+
+
+def cost_rows(task: Task, results: Dict[str, List[Dict]], cost: Dict, trained: str) -> List[List[str]]:
+    """Say what A-FAN costs: in a step in which it is on, and over a run, in which it is on in a part of the steps."""
+    timed = f'`{task.cost_command}`'
+    tails = '; '.join(f'tap `{name}`: tau = {t["share"]:.2f}, {t["passes"]:.0f} passes'
+                      for name, t in cost['tails'].items())
+    milliseconds = [f'{cost["seconds"][arm] * 1e3:.1f}' for arm in ('baseline', 'afan')]
+    ratio = cost['ratios']['afan_over_baseline']
+    share = statistics.fmean(run[ATTACKED_SHARE] for run in results['afan'])
+    return [
+        ['measured cost of a step with A-FAN on, A-FAN / baseline', f'{ratio:.2f}', timed],
+        ['theoretical cost of it, 1 + N tau', f'{cost["theory"]:.2f} ({tails})', timed],
+        ['median step, baseline and A-FAN, ms', ' and '.join(milliseconds), timed],
+        [f'{ATTACKED_SHARE} in the runs of A-FAN', f'{share:.2f}', trained],
+        ['cost of a run, A-FAN / baseline', f'{1 + share * (ratio - 1):.2f}', f'{timed}, {trained}'],
+    ]
+
+
+def verdict(differences: Dict[str, Sequence[float]]) -> str:
+    """Say whether A-FAN is above every other arm beyond chance.
+
+    Args:
+        differences: A-FAN minus an arm, one value per seed, by the title of the arm.
+
+    Example:
+        >>> verdict({'baseline': [1.0, 2.0, 3.0], 'noise': [4.0, 4.5, 5.0]})
+        'A-FAN is not above every other arm beyond chance: its 95 % interval to baseline is not above 0.'
+        >>> verdict({'baseline': [3.0, 2.0, 3.0], 'noise': [4.0, 4.5, 5.0]})
+        'A-FAN is above every other arm (baseline, noise) beyond chance: each 95 % interval is above 0.'
+    """
+    if min(map(len, differences.values())) < 2:
+        return 'One seed says nothing about chance.'
+    missed = [arm for arm, values in differences.items() if statistics.fmean(values) <= interval(values)]
+    if missed:
+        return ('A-FAN is not above every other arm beyond chance: its 95 % interval to '
+                f'{" and to ".join(missed)} is not above 0.')
+    return f'A-FAN is above every other arm ({", ".join(differences)}) beyond chance: each 95 % interval is above 0.'

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import train as train_tool
 from _common import load_config, stop
-from _runs import quiet, train_once, write_json
+from _runs import ATTACKED_SHARE, quiet, train_once, write_json
 from quickstart_task import Task
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -19,9 +19,10 @@ def run_folder(work_dir: str, arm: str, seed: int) -> str:
 
 def train_command(task: Task, arm: str, seed: int, epochs: int, work_dir: str) -> List[str]:
     """Return the arguments of ``tools/train.py`` for one run."""
-    return [task.arms[arm], '--work-dir', run_folder(work_dir, arm, seed), '--resume', '--cfg-options',
-            f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}',
-            f'default_hooks.checkpoint.interval={max(1, epochs // 12)}']
+    way = task.arms[arm]
+    return [way.config, '--work-dir', run_folder(work_dir, arm, seed), '--resume', '--cfg-options',
+            f'randomness.seed={seed}', f'train_cfg.max_epochs={way.num_epochs(epochs)}',
+            f'default_hooks.checkpoint.interval={max(1, epochs // 12)}', *way.options]
 
 
 def make_config(arguments: List[str]):
@@ -38,20 +39,23 @@ def train_run(task: Task, arm: str, seed: int, epochs: int, work_dir: str,
 
     Args:
         task: The demo.
-        arm: ``'baseline'`` or ``'afan'``.
+        arm: Name of one of its arms.
         seed: Of the run; arms with the same seed see the same images in the same order.
-        epochs: Length of training.
+        epochs: Length of a run of the baseline.
         work_dir: Folder of the demo.
         on_epoch: Called after every epoch with its number and the loss.
         hooks: Further mmengine hooks.
 
     Returns:
-        ``metrics``, in percent on the test split at the last epoch by key, ``command``, and whether it was ``reused``.
+        ``metrics``, in percent at the last epoch by key, ``command``, whether it was ``reused``, and, of A-FAN, the
+        share of the steps in which it was on.
     """
     arguments = train_command(task, arm, seed, epochs, work_dir)
-    result = train_once(make_config(arguments), task.prepare(), on_epoch, hooks)
+    result = train_once(make_config(arguments), task.prepare(), on_epoch, hooks, task.measures)
     metrics = {metric.key: metric.factor * result['metrics'][metric.key] for metric in task.metrics}
-    return dict(metrics=metrics, command='python tools/train.py ' + ' '.join(arguments), reused=result['reused'])
+    shares = {name: value for name, value in result['metrics'].items() if name == ATTACKED_SHARE}
+    return dict(metrics=metrics, command='python tools/train.py ' + ' '.join(arguments), reused=result['reused'],
+                **shares)
 
 
 def load_trained(task: Task, arm: str, epochs: int, work_dir: str, num_samples: int) -> Tuple[Any, Any]:
@@ -75,7 +79,7 @@ def load_trained(task: Task, arm: str, epochs: int, work_dir: str, num_samples: 
 def measure_cost(task: Task, work_dir: str) -> Dict:
     """Measure the step of both arms in turn, in this process."""
     from mmafan.analysis import load_batches, measure_step_cost
-    cfg = load_config(osp.join(ROOT, task.arms['afan']))
+    cfg = load_config(osp.join(ROOT, task.arms['afan'].config))
     with quiet():
         cost = measure_step_cost(cfg, load_batches(cfg, 2), task.cost_repeats, published=False, memory=False).to_dict()
     write_json(osp.join(work_dir, 'cost.json'), cost)

@@ -7,7 +7,7 @@ from _common import import_mmafan, stop
 from _runs import quiet
 from quickstart_detection import ENLARGED, NUM_SAMPLES, PALETTE
 from quickstart_runs import load_trained
-from quickstart_task import TITLES, Metric, Task
+from quickstart_task import Arm, Metric, Task
 
 SCENES = dict(
     folder='data/large_digit_scenes', num_train=480, num_test=200, size=64, max_digits=2, sides=(24, 44))
@@ -47,14 +47,14 @@ def draw(task: Task, work_dir: str, epochs: int) -> str:
     import torch
 
     from mmafan.visualization import draw_image_grid
-    columns = {'image': [], 'ground truth': [], **{TITLES[arm]: [] for arm in task.arms}}
+    columns = {'image': [], 'ground truth': [], **{arm.title: [] for arm in task.arms.values()}}
     with quiet():
-        for arm in task.arms:
-            model, batch = load_trained(task, arm, epochs, work_dir, NUM_SAMPLES)
+        for name, arm in task.arms.items():
+            model, batch = load_trained(task, name, epochs, work_dir, NUM_SAMPLES)
             with torch.no_grad():
                 samples = model.eval().test_step(batch)
-            columns[TITLES[arm]] = [overlay(image, sample.pred_sem_seg.data[0])
-                                    for image, sample in zip(batch['inputs'], samples)]
+            columns[arm.title] = [overlay(image, sample.pred_sem_seg.data[0])
+                                  for image, sample in zip(batch['inputs'], samples)]
         for image, sample in zip(batch['inputs'], samples):
             truth = sample.gt_sem_seg.data[0]
             columns['image'].append(overlay(image, torch.zeros_like(truth)))
@@ -97,11 +97,12 @@ TASK = Task(
     setting="A small stock DeepLabV3+ (ResNet-18 without its last stage and with 16 channels in its first, from "
             "scratch) on 480 training and 200 test scenes of 64 x 64 pixels, composed of 1 or 2 of scikit-learn's "
             "handwritten digits on a noisy background; the scenes of the two splits share no digit",
-    arms=dict(baseline='configs/mmseg/deeplabv3plus_digits.py', afan='configs/mmseg/deeplabv3plus_afan_digits.py'),
+    arms=dict(
+        baseline=Arm('baseline', 'configs/mmseg/deeplabv3plus_digits.py'),
+        afan=Arm('A-FAN', 'configs/mmseg/deeplabv3plus_afan_digits.py', epoch_cost=2.0)),
     metrics=(Metric('mIoU', 'test mIoU'), Metric('mAcc', 'test mAcc')),
     work_dir='work_dirs/quickstart_segmentation',
     epochs=12,
     seeds=2,  # a third would take it near ten minutes where other work is on the machine
-    epoch_cost=dict(baseline=1.0, afan=2.0),
     draw=draw,
     prepare=prepare)

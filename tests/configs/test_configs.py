@@ -13,10 +13,11 @@ pytest.importorskip('mmpretrain', reason='the configs are for classification')
 
 from mmengine.config import Config  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope  # noqa: E402
+from mmengine.registry import DATASETS, HOOKS, MODELS, PARAM_SCHEDULERS, init_default_scope  # noqa: E402
 
 import mmafan  # noqa: E402
 from mmafan.analysis import load_batches, random_batches  # noqa: E402
+from mmafan.config import AFANConfig  # noqa: E402
 from mmafan.models import AFANModelMixin  # noqa: E402
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
@@ -31,7 +32,10 @@ AFAN = [
 ]
 BASELINES = ['resnet56s_cifar10.py']
 # On data that no codebase has: the demo's digits, a subset of CIFAR-10.
-DEMO = ['resnet_afan_digits.py', 'resnet_digits.py', 'resnet14w16_afan_cifar10-tenth.py']
+SMALL_DATA = ['resnet_afan-small-data_digits-100.py', 'resnet14w16_afan-small-data_cifar10-600.py',
+              'resnet18_afan-small-data_cifar10-600.py']
+DEMO = ['resnet_afan_digits.py', 'resnet_digits.py', 'resnet_digits-100.py', 'resnet14w16_afan_cifar10-tenth.py',
+        *SMALL_DATA]
 ONE_PER_FAMILY = {  # and the size of its images
     'efficientnet-b0_afan-economy_in1k.py': 64,
     'resnet18_afan-economy_cifar10.py': 32,
@@ -136,6 +140,41 @@ def test_trains_a_step_with_every_adversarial_term(name):
     assert expected <= set(log)
     assert all(bool(torch.isfinite(value)) for value in log.values())
     assert change['backbone'] > 0 and change['head'] > 0
+
+
+@pytest.mark.parametrize('name', SMALL_DATA)
+def test_small_data_configs_have_the_recipe_and_its_hook(name):
+    cfg = read(name)
+    default = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'afan_small_data.py'))
+    assert cfg.model.afan.to_dict() == default.afan_recipe.to_dict()
+    assert cfg.custom_hooks == default.custom_hooks
+    assert build(cfg).afan.config.taps['backbone'].module == 'backbone.relu'
+
+
+@pytest.mark.parametrize('base, step_size, fit_threshold', [('afan_small_data.py', 0.2, 0.3),
+                                                            ('afan_noisy_labels.py', 0.1, None)])
+def test_recipes_for_few_images_build(base, step_size, fit_threshold):
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', '_base_', base))
+    config = AFANConfig.from_dict(cfg.afan_recipe.to_dict())
+    [tap] = config.taps.values()
+    assert (tap.module, tap.step_size, tap.step_unit, tap.num_passes) == ('backbone.relu', step_size, 'std', 1)
+    assert (tap.strengths, tap.reinject, tap.weight, config.clean_weight) == ((1.0, ), (False, ), (1.0, ), 1.0)
+    [hook] = cfg.custom_hooks
+    fit = HOOKS.build(hook).fit
+    assert (fit and fit.threshold) == fit_threshold
+
+
+def test_demo_trains_and_chooses_on_different_digits():
+    cfg, afan = read('resnet_digits-100.py'), read('resnet_afan-small-data_digits-100.py')
+    init_default_scope('mmpretrain')
+    train, test = (DATASETS.build(loader.dataset) for loader in (cfg.train_dataloader, cfg.val_dataloader))
+    assert (len(train), len(test)) == (100, 898)
+    chosen = {train.get_data_info(i)['img_path'] for i in range(100)}
+    whole = DATASETS.build(dict(cfg.train_dataloader.dataset, indices=None))
+    assert chosen == {whole.get_data_info(i)['img_path'] for i in range(100, 200)}
+    assert chosen.isdisjoint(test.get_data_info(i)['img_path'] for i in range(898))
+    for part in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert cfg[part] == afan[part]
 
 
 def test_one_field_of_one_tap_can_be_overridden(tmp_path):

@@ -181,7 +181,8 @@ def train_steps(name, count=1):
 
 def test_the_list_above_is_what_the_folder_holds():
     found = [osp.basename(path) for path in glob.glob(osp.join(FOLDER, '*.py'))]
-    demo = [name for name in found if name.endswith(('_digits.py', '_bccd.py'))]  # on data sets no codebase has
+    own = ('_digits.py', '_bccd.py', '_nuclei.py')  # on data sets no codebase has
+    demo = [name for name in found if name.endswith(own)]
     assert sorted(set(found) - set(demo)) == sorted(STOCK)
     assert len(STOCK) == 15 and len(PUBLISHED) == 4
 
@@ -191,6 +192,14 @@ def test_differs_from_its_stock_config_in_nothing_but_what_is_named(name, tmp_pa
     stock = read_text(f"_base_ = 'mmdet::{STOCK[name]}'\n", tmp_path)
     expected = SWITCH | CHANGES.get(name, set())
     assert changed_keys(read(name), stock) == expected
+
+
+def test_small_data_config_has_the_recipe_and_its_hook():
+    cfg = read('faster_rcnn_r18_fpn_afan-small-data_nuclei.py')
+    default = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'afan_small_data.py'))
+    assert cfg.model.afan.to_dict() == default.afan_recipe.to_dict()
+    assert cfg.custom_hooks == default.custom_hooks
+    assert dict(build(cfg).named_modules()).keys() >= {recipe(cfg).taps['backbone'].module}
 
 
 @pytest.mark.parametrize('name', STOCK)

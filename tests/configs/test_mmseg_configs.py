@@ -218,6 +218,16 @@ def test_the_list_above_is_what_the_folder_holds():
     assert len(STOCK) == 14 and len(PUBLISHED) == 3
 
 
+def test_small_data_config_has_the_recipe_and_its_hook():
+    cfg = read('deeplabv3plus_r18-d8_afan-small-data_nuclei-128x128.py')
+    default = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'afan_small_data.py'))
+    expected = default.afan_recipe.to_dict()
+    expected['taps']['backbone']['module'] = 'backbone.stem'  # of ResNetV1c
+    assert cfg.model.afan.to_dict() == expected
+    assert cfg.custom_hooks == default.custom_hooks
+    assert dict(build(cfg).named_modules()).keys() >= {recipe(cfg).taps['backbone'].module}
+
+
 @pytest.fixture(scope='module')
 def stock_of(tmp_path_factory):
     @functools.lru_cache(maxsize=None)

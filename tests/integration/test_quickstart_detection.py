@@ -32,7 +32,7 @@ def test_demo_writes_the_scenes_that_the_configs_read(tools, repo, tmp_path, mon
     assert settings == json.loads((tmp_path / 'data/digit_scenes/settings.json').read_text())
     counts = f"on {settings['num_train']} training and {settings['num_test']} test scenes"
     assert counts in ' '.join(module.TASK.setting.split())
-    cfg = Config.fromfile(str(repo / module.TASK.arms['baseline']))
+    cfg = Config.fromfile(str(repo / module.TASK.arms['baseline'].config))
     for loader, count in ((cfg.train_dataloader, settings['num_train']), (cfg.val_dataloader, settings['num_test'])):
         annotations = tmp_path / loader.dataset.data_root / loader.dataset.ann_file
         assert len(json.loads(annotations.read_text())['images']) == count
@@ -70,9 +70,8 @@ def test_boxes_are_drawn_where_they_are(tools):
 def test_whole_demo(quickstart, task, tmp_path, read_row, check_cost):
     folder = tmp_path / 'demo'
     text = quickstart.run_demo(task, str(folder), seeds=1, epochs=1)
-    for name in ('mAP', 'AP50'):
-        for arm in ('baseline', 'A-FAN'):
-            assert 0 <= float(read_row(text, f'{arm}: test {name}')[1]) <= 100
+    for arm in ('baseline', 'A-FAN'):
+        assert all(0 <= float(cell) <= 100 for cell in read_row(text, f'{arm} | 1 ')[2:4])
     check_cost(text)
     for picture in ('curves.png', 'boxes.png'):
         assert f']({picture})' in text
