@@ -1,9 +1,11 @@
 """mmafan: adversarial feature augmentation for OpenMMLab models."""
 from __future__ import annotations
 
-from . import datasets, engine, hooks, layers  # noqa: F401  (importing registers)
+from . import datasets, engine, hooks, inheritance, layers  # noqa: F401  (importing registers)
 from .models import afan_model
 from .registry import DATASETS, HOOKS, MODEL_WRAPPERS, MODELS
 from .version import __version__
+
+inheritance.apply()
 
 __all__ = ['DATASETS', 'HOOKS', 'MODELS', 'MODEL_WRAPPERS', '__version__', 'afan_model']

@@ -16,6 +16,7 @@ from ..layers.afan_norm import sync_auxiliary
 from ..passes import Batch, Recording
 from ..passes.calls import WatchedCall
 from ..passes.tap import INPUTS
+from ..registry import codebase_scope
 from .adversarial import AdversarialPasses
 from .checks import check_first_pass, check_model
 from .losses import Losses, clean_losses
@@ -45,7 +46,8 @@ class AFANModelMixin(TwoPhase, AdversarialPasses):
             raise ValueError(f"model.afan is missing: {type(self).__name__} needs afan=dict(taps=dict(...)); for the "
                              f"stock model write type='{type(self).__name__[4:]}'")
         config = AFANConfig.from_dict(afan)
-        super().__init__(*args, **kwargs)
+        with codebase_scope(type(self)):
+            super().__init__(*args, **kwargs)
         del self.__dict__['_afan_building']
         config = check_model(self, config)  # type: ignore[arg-type]
         self.afan = AFANRuntime(config)
