@@ -43,7 +43,7 @@ def find_own_configs() -> None:
         return path, codebase_of(cfg_path) if scope == SCOPE else scope
 
     get_cfg_path._knows_mmafan = True  # type: ignore[attr-defined]
-    Config._get_cfg_path = staticmethod(get_cfg_path)  # type: ignore[assignment]
+    Config._get_cfg_path = staticmethod(get_cfg_path)
     for user in (module, hub):
         user.get_installed_path = _with_own_path(user.get_installed_path)
 
@@ -76,7 +76,7 @@ def keep_scope_out_of_collate() -> None:
         return stock(dataloader, *args, **kwargs)
 
     build_dataloader._pops_scope = True  # type: ignore[attr-defined]
-    Runner.build_dataloader = staticmethod(build_dataloader)  # type: ignore[assignment]
+    Runner.build_dataloader = staticmethod(build_dataloader)
 
 
 def find_models_without_scope() -> None:
@@ -102,7 +102,7 @@ def find_models_without_scope() -> None:
         return MODELS.get(f'{PREFIX}{scope}{"." if scope else ""}{name[len(PREFIX):]}') if found is None else found
 
     get._asks_mmafan = True  # type: ignore[attr-defined]
-    Registry.get = get  # type: ignore[method-assign]
+    Registry.get = get
 
 
 def apply() -> None:

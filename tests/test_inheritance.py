@@ -121,8 +121,8 @@ def test_every_spelling_of_a_model_is_the_same_class():
     assert issubclass(made, ImageClassifier)
     for surrounding in ('mmpretrain', 'mmengine', 'mmafan'):
         with scope(surrounding):
-            for name in ('AFANImageClassifier', 'mmpretrain.AFANImageClassifier', 'mmafan.AFANmmpretrain.ImageClassifier',
-                         'mmafan.models.AFANImageClassifier'):
+            for name in ('AFANImageClassifier', 'mmpretrain.AFANImageClassifier',
+                         'mmafan.AFANmmpretrain.ImageClassifier', 'mmafan.models.AFANImageClassifier'):
                 assert MODELS.get(name) is made, (surrounding, name)
     assert codebase('mmpretrain').MODELS.get('AFANImageClassifier') is made
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import os.path as osp
+from importlib.util import find_spec
 from typing import Any, Tuple
 
 from ..validation import suggest
@@ -21,6 +22,9 @@ def read_config(path: str) -> Any:
     from mmengine.config import Config
     if '::' in path:
         from mmengine.hub import get_config
+        package = path.partition('::')[0]
+        if find_spec(package) is None:  # mmengine would install it
+            raise FileNotFoundError(f'there is no config {path!r}: {package} is not installed')
         try:
             cfg = get_config(path)
         except (FileNotFoundError, AssertionError, ModuleNotFoundError) as error:

@@ -110,13 +110,13 @@ def find_candidates(model: nn.Module, step: Callable[[int], Any], repeats: int =
     return found
 
 
-def training_step(model: nn.Module, batches: List[Any]) -> Callable[[int], None]:
+def training_step(model: Any, batches: List[Any]) -> Callable[[int], None]:
     """Return the function that runs forward and backward of a batch, leaving weights and gradients as they are."""
 
     def step(number: int) -> None:
         data = model.data_preprocessor(batches[number % len(batches)], True)
         losses = model(**data, mode='loss')
-        total = model.parse_losses(losses)[0]  # type: ignore[operator]
+        total = model.parse_losses(losses)[0]
         total.backward()
         for parameter in model.parameters():
             parameter.grad = None

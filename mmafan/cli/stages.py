@@ -12,36 +12,14 @@ The rule, in this order:
 """
 from __future__ import annotations
 
-import re
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 from torch import nn
 
+from ..models.series import find_series
 from .probe import Candidate
 
 MOST_STAGES = 5
-
-
-def find_series(backbone: nn.Module, prefix: str = 'backbone') -> List[str]:
-    """Return the paths of a backbone's stages, in their order; an empty list where none are numbered.
-
-    Example:
-        >>> net = nn.Module()
-        >>> net.layer1, net.layer2, net.head = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(9, 9)
-        >>> find_series(net)
-        ['backbone.layer1', 'backbone.layer2']
-    """
-    groups: Dict[str, List[Tuple[int, str, int]]] = {}
-    for path, module in backbone.named_modules():
-        match = re.fullmatch(r'((?:\w+\.)?[A-Za-z_]*?)_?(\d+)', path)
-        if match is not None:
-            size = sum(p.numel() for p in module.parameters())
-            groups.setdefault(match.group(1), []).append((int(match.group(2)), path, size))
-    groups = {key: members for key, members in groups.items() if len(members) > 1}
-    if not groups:
-        return []
-    largest = max(groups.values(), key=lambda members: sum(size for _, _, size in members))
-    return [f'{prefix}.{path}' for _, path, _ in sorted(largest)]
 
 
 def stage_path(stage: int, series: Sequence[str], candidates: Sequence[Candidate], height: int) -> Optional[str]:
@@ -97,4 +75,5 @@ def recommend_stage(stage: int, model: nn.Module, candidates: Sequence[Candidate
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, nn.Module):
         return None
-    return stage_path(stage, find_series(backbone), candidates, height)
+    series = [f'backbone.{path}' for path in find_series(backbone)]
+    return stage_path(stage, series, candidates, height)

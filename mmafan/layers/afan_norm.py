@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterator, List, Optional, Type
 
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import BATCH_NORM_POLICIES
@@ -40,6 +41,8 @@ class PassAwareNorm(MadeNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``(N, C, ...)`` with the statistics the running pass asks for."""
+        if isinstance(input, Proxy):  # torch.fx takes a layer of torch.nn as a whole, and this one stands for it
+            return input.tracer.create_proxy('call_module', input.tracer.path_of_module(self), (input, ), {})
         state = current_pass()
         if state.kind is PassKind.CLEAN or not self.training:  # type: ignore[attr-defined]
             return super().forward(input)  # type: ignore[misc]
