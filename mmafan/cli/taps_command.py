@@ -16,6 +16,9 @@ from .stages import recommend_stage
 BATCH_SIZE = 2
 # tau hardly depends on the resolution; on a CPU a step at the size of street scenes takes minutes.
 LARGEST_SIDE = 256
+# The recipes of segmentation are for dilated ResNets, whose third stage has 1/8 of the image's resolution. A hierarchical
+# transformer has it after its second stage.
+TOKEN_STAGE = 2
 
 
 @dataclass
@@ -48,12 +51,17 @@ class Search:
             if stage is None:
                 continue
             module = recommend_stage(stage, self.model, self.candidates, self.size[0])
+            if stage > TOKEN_STAGE and family_of(self.cfg) == 'mmseg' and self._hands_on_tokens(module):
+                module = recommend_stage(TOKEN_STAGE, self.model, self.candidates, self.size[0])
             if module is None:
                 raise ValueError(f'the recipe puts a tap at stage {stage} of the backbone, and no module of '
                                  f'{type(self.model).__name__} stands for it; choose one of those that mmafan taps '
                                  f'lists and write it into afan.taps.{name}.module')
             tap['module'] = module
         return recipe
+
+    def _hands_on_tokens(self, module: Optional[str]) -> bool:
+        return any(c.path == module and len(c.shapes[0]) == 3 for c in self.candidates)
 
     def tau(self, module: str) -> Optional[float]:
         """Return the share of a step that comes after a module; of a list of modules that of its last one."""

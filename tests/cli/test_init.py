@@ -71,13 +71,12 @@ PLACES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('config, places', PLACES, ids=lambda v: v.rpartition('/')[2][:20] if isinstance(v, str) else '')
+@pytest.mark.parametrize('config, places', PLACES, ids=[config.rpartition('/')[2][:20] for config, _ in PLACES])
 def test_taps_are_where_the_shipped_configs_have_them(config, places, tmp_path, capsys):
     needs(config.split('::')[0])
     said = init(capsys, config, tmp_path / 'mine.py')
     for name, module in places.items():
-        stages = 'layer2', 'layer3'
-        if any(module.endswith(stage) for stage in stages):  # which stage is the recipe's choice
+        if module.endswith(('layer2', 'layer3')):  # which stage is the recipe's choice
             assert f'{name} at backbone.layer' in said
         else:
             assert f'{name} at {module}' in said

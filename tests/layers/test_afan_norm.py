@@ -562,5 +562,6 @@ def test_symbolic_trace_takes_the_norm_as_a_layer(tiny_classifier, kind):
     traced = torch.fx.symbolic_trace(model.backbone)
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(traced(images)[0], model.backbone(images)[0])
-    norms = [node for node in traced.graph.nodes if node.op == 'call_module' and 'bn' in str(node.target)]
+    norms = [node for node in traced.graph.nodes
+             if node.op == 'call_module' and isinstance(traced.get_submodule(node.target), torch.nn.BatchNorm2d)]
     assert len(norms) == sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.backbone.modules())
