@@ -1,7 +1,9 @@
 """mmafan: adversarial feature augmentation for OpenMMLab models."""
 from __future__ import annotations
 
-from . import dependencies  # noqa: F401  isort: skip  (first: says what is missing)
+from . import dependencies  # noqa: F401  (before all others: says what is missing)
+
+# isort: split
 from . import datasets, engine, hooks, inheritance, layers  # noqa: F401  (importing registers)
 from .models import afan_model
 from .registry import DATASETS, HOOKS, MODEL_WRAPPERS, MODELS

@@ -1,1 +1,1 @@
-"""The command ``mmafan``: finds taps, writes configs, checks, exports, and starts the tools. The core never imports it."""
+"""The command ``mmafan``: finds taps, writes configs, checks, exports, starts tools. No other part imports it."""

@@ -13,7 +13,7 @@ PREFIX = 'AFAN'
 
 
 def read_config(path: str) -> Any:
-    """Read a config file, or a config of an installed package such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
+    """Read a config file, or one of an installed package such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -72,7 +72,7 @@ def type_name(kind: Any) -> str:
 
 
 def stock_model(cfg: Any) -> Tuple[Any, Any]:
-    """Return the model of a config without A-FAN, ready to build in the config's scope, and its ``afan`` field or None."""
+    """Return the model of a config without A-FAN, ready to build in its scope, and its ``afan`` field or None."""
     model = copy.deepcopy(cfg.model)
     afan = model.pop('afan', None)
     model.pop('_scope_', None)

@@ -76,8 +76,8 @@ def dry_run(cfg: Any) -> List[Finding]:
         return [Finding('problem', str(error))]
     config = model.afan.config
     terms = {key: value for key, value in losses.items() if key.startswith('adv_')}
-    height, width = found_taps.size
-    found = [Finding('ok', f'{type(model).__name__}: one step on {BATCH_SIZE} random images of {height} x {width} pixels')]
+    size = ' x '.join(map(str, found_taps.size))
+    found = [Finding('ok', f'{type(model).__name__}: one step on {BATCH_SIZE} random images of {size} pixels')]
     tails: Dict[str, Dict[str, float]] = {}
     for name, tap in config.taps.items():
         if not tap.active:

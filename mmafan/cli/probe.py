@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Tuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -122,5 +121,3 @@ def training_step(model: Any, batches: List[Any]) -> Callable[[int], None]:
             parameter.grad = None
 
     return step
-
-

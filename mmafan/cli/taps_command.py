@@ -16,8 +16,8 @@ from .stages import recommend_stage
 BATCH_SIZE = 2
 # tau hardly depends on the resolution; on a CPU a step at the size of street scenes takes minutes.
 LARGEST_SIDE = 256
-# The recipes of segmentation are for dilated ResNets, whose third stage has 1/8 of the image's resolution. A hierarchical
-# transformer has it after its second stage.
+# The recipes of segmentation are for dilated ResNets, whose third stage has 1/8 of the image's resolution. A
+# hierarchical transformer has it after its second stage.
 TOKEN_STAGE = 2
 
 
@@ -127,9 +127,10 @@ def report(found: Search, table: List[Dict[str, Any]]) -> str:
         mark = f'  <- recommended ({row["recommended"]}, {row["recipe"]})' if row['recommended'] else ''
         lines.append(f'{row["module"]:<{width_of_names}}  {shape:<22}{row["tau"]:>6.2f}{row["cost"]:>7.2f}'
                      f'{row["batch_norms_after"]:>7}{mark}')
-    lines += ['', 'tau: share of a step that comes after the module, measured here. cost: of a step with one adversarial',
-              'pass on all samples, in steps without; N passes on a fraction p cost 1 + N p tau. norms: batch norms after',
-              'it, which adversarial passes run. The recommended modules are those of the default recipe.']
+    lines += ['', 'tau: share of a step that comes after the module, measured here. cost: of a step with one',
+              'adversarial pass on all samples, in steps without; N passes on a fraction p cost 1 + N p tau.',
+              'norms: batch norms after it, which adversarial passes run. The recommended modules are those of the',
+              'default recipe.']
     return '\n'.join(lines)
 
 

@@ -26,8 +26,8 @@ def tool_path(name: str) -> str:
     """
     path = osp.realpath(osp.join(FOLDER, TOOLS[name][0]))
     if not osp.isfile(path):
-        raise FileNotFoundError(f'there is no tool {path}: this installation of mmafan has no tools; install its wheel, '
-                                f'or clone the repository')
+        raise FileNotFoundError(f'there is no tool {path}: this installation of mmafan has no tools; install its '
+                                f'wheel, or clone the repository')
     return path
 
 

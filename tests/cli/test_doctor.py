@@ -87,7 +87,8 @@ def test_step_of_a_config(capsys, repo, tmp_path):
     assert 'tap stage1 at backbone.layer1: the gradient arrives, 2 adversarial loss terms, 2 passes' in out
     assert 'theory: a step costs' in out
     child = tmp_path / 'child.py'
-    child.write_text(f"_base_ = {str(base)!r}\nmodel = dict(afan=dict(taps=dict(stage1=dict(module='backbone.lay1'))))\n")
+    child.write_text(f"_base_ = {str(base)!r}\n"
+                     "model = dict(afan=dict(taps=dict(stage1=dict(module='backbone.lay1'))))\n")
     code, out = run(capsys, 'doctor', child)
     assert code == 1 and "did you mean 'backbone.layer1'" in out
     child.write_text(f"_base_ = {str(base)!r}\nmodel = dict(backbone=dict(frozen_stages=1))\n")

@@ -44,8 +44,9 @@ def trained(folder, norm="dict(type='BN')"):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.1, 0.1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    meta = dict(epoch=1, iter=5, cfg='type=mmafan.AFANImageClassifier', dataset_meta=dict(classes=['a'] * 10))
     torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), message_hub=dict(log_scalars={}),
-                    meta=dict(epoch=1, iter=5, cfg='type=mmafan.AFANImageClassifier', dataset_meta=dict(classes=['a'] * 10))), checkpoint)
+                    meta=meta), checkpoint)
     return model, config, checkpoint
 
 
