@@ -4,7 +4,7 @@ from __future__ import annotations
 from . import dependencies  # noqa: F401  (before all others: says what is missing)
 
 # isort: split
-from . import datasets, engine, hooks, inheritance, layers  # noqa: F401  (importing registers)
+from . import datasets, engine, evaluation, hooks, inheritance, layers  # noqa: F401  (importing registers)
 from .models import afan_model
 from .registry import DATASETS, HOOKS, MODEL_WRAPPERS, MODELS
 from .version import __version__

@@ -8,7 +8,8 @@ import functools
 import os.path as osp
 from typing import Any, Optional
 
-from .registry import CODEBASES, MODELS, PREFIX, SCOPE
+from .naming import SCOPE, afan_name, stock_name
+from .registry import CODEBASES, MODELS
 
 PACKAGE = osp.dirname(osp.abspath(__file__))
 
@@ -92,14 +93,15 @@ def find_models_without_scope() -> None:
     @functools.wraps(stock)
     def get(self: Any, key: str) -> Any:
         scope, _, name = str(key).rpartition('.')
-        if (not name.startswith(PREFIX) or self.root is not MODELS.root
+        wanted = stock_name(name)
+        if (wanted is None or self.root is not MODELS.root
                 or scope not in ('', *CODEBASES, *self.root._children) or scope == SCOPE):
             return stock(self, key)
         try:
             found = stock(self, key)
         except (RuntimeError, ImportError):
             found = None
-        return MODELS.get(f'{PREFIX}{scope}{"." if scope else ""}{name[len(PREFIX):]}') if found is None else found
+        return MODELS.get(afan_name(f'{scope}.{wanted}' if scope else wanted)) if found is None else found
 
     get._asks_mmafan = True  # type: ignore[attr-defined]
     Registry.get = get

@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, ContextManager, Dict, List, Optional, Type
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Type
 
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope, Registry
 from mmengine.registry import root as _root
 
 from .compat import apply as _apply_workarounds
+from .naming import SCOPE, afan_name, stock_name
+from .validation import suggest
 
 _apply_workarounds()
 
-SCOPE = 'mmafan'
-PREFIX = 'AFAN'
 CODEBASES = ('mmpretrain', 'mmdet', 'mmseg')
 # Models whose files import a codebase: imported when one is asked for.
 LAZY_MODULES = {'CIFARResNet': 'mmafan.models.backbones.cifar_resnet'}
@@ -79,7 +79,12 @@ class ScopedRegistry(Registry):
 
 
 class ModelRegistry(ScopedRegistry):
-    """MODELS of mmafan: ``AFAN<Stock>`` is made from the stock model of that name when first asked for."""
+    """MODELS of mmafan: ``AFAN<Stock>`` is made from the stock model of that name when first asked for.
+
+    Attributes:
+        make_class: Makes the class of a stock model; :mod:`mmafan.models` puts it here when it is imported.
+    """
+    make_class: Callable[[Type], Type]
 
     def get(self, key: str) -> Optional[Type]:
         """Find a class by name, making ``AFAN<Stock>`` on demand.
@@ -92,20 +97,23 @@ class ModelRegistry(ScopedRegistry):
             importlib.import_module(LAZY_MODULES[name])
         if name in self._module_dict:
             return self._module_dict[name]
-        if name.startswith(PREFIX):
-            from .models.factory import make_afan_class
-            return make_afan_class(self._find_stock(name))
+        scope, _, last = name.rpartition('.')
+        stock = stock_name(scope or name)
+        if stock is not None and not scope:
+            return self.make_class(self._find_stock(stock))
+        if stock in (*CODEBASES, *self.root._children):  # 'AFANmmdet.FasterRCNN' names its codebase
+            return self.make_class(self._find_stock(last, str(stock)))
         return super().get(key)
 
-    def _find_stock(self, name: str) -> Type:
-        scope_of_stock, _, stock = name[len(PREFIX):].rpartition('.')  # 'AFANmmdet.FasterRCNN' names its codebase
+    def _find_stock(self, stock: str, scope_of_stock: str = '') -> Type:
+        name = afan_name(stock)
         found: Dict[str, Type] = {}
         names: List[str] = []
         for scope, registry in self._candidates().items():
             if scope_of_stock not in ('', scope):
                 continue
             cls = registry._module_dict.get(stock)
-            names += [f'{PREFIX}{n}' for n in registry._module_dict]
+            names += map(afan_name, registry._module_dict)
             if cls is not None and cls not in found.values():
                 found[scope] = cls
         surrounding = _surrounding_scope()
@@ -114,7 +122,6 @@ class ModelRegistry(ScopedRegistry):
         found = {scope: cls for scope, cls in found.items() if issubclass(cls, BaseModel)} or found
         if len(found) == 1:
             return next(iter(found.values()))
-        from .validation import suggest
         if found:
             raise KeyError(f"model type '{name}' is ambiguous: {', '.join(sorted(found))} each have a {stock!r}; "
                            f'set default_scope to one of them')

@@ -1,8 +1,9 @@
 """One tap of the ``afan=dict(...)`` field: where features are perturbed, how, and what their losses count."""
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import Any, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 from .functional.perturb import NORMS
 from .functional.statistics import MOMENTS
@@ -12,6 +13,21 @@ STEP_UNITS = ('absolute', 'std')
 STRENGTH_SAMPLINGS = ('all', 'random')
 SIDES = ('output', 'input')
 DIRECTIONS = ('gradient', 'random_sign')
+
+
+class PassConfig(NamedTuple):
+    """One adversarial pass of a tap.
+
+    Attributes:
+        index: Its number in the names of its losses.
+        weight: Factor of its losses, above 0.
+        strength: Fraction of the full perturbation; None: each sample draws one of the tap's.
+        reinject: Whether it takes the clean feature with the perturbed statistics; not said where it is drawn.
+    """
+    index: int
+    weight: float
+    strength: Optional[float] = None
+    reinject: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,27 +156,33 @@ class TapConfig:
         one_pass = self.strength_sampling == 'random' or len(weight) > 1
         object.__setattr__(self, 'weight', tuple(float(v) for v in weight) * (1 if one_pass else count))
 
-    @property
+    @functools.cached_property
     def attacks_some(self) -> bool:
         """Whether the attack ascends a part of the losses, whose gradient the clean backward does not give."""
         return self.losses is not None or self.attack_losses is not None
 
-    @property
+    @functools.cached_property
     def starts_clean(self) -> bool:
         """Whether the attack's first step follows the gradient at the clean feature."""
         return self.direction != 'random_sign' and not self.random_start
 
-    @property
-    def active(self) -> bool:
-        """Whether any adversarial term counts."""
-        return any(value > 0 for value in self.weight)
+    @functools.cached_property
+    def passes(self) -> Tuple[PassConfig, ...]:
+        """The adversarial passes of one step: those whose weight is above 0."""
+        if self.strength_sampling == 'random':
+            return tuple(PassConfig(0, weight) for weight in self.weight if weight > 0)
+        rows = zip(self.weight, self.strengths, self.reinject)
+        return tuple(PassConfig(index, *row) for index, row in enumerate(rows) if row[0] > 0)
 
     @property
     def num_passes(self) -> int:
         """Number of adversarial passes in one step."""
-        if self.strength_sampling == 'random':
-            return int(self.active)
-        return sum(value > 0 for value in self.weight)
+        return len(self.passes)
+
+    @functools.cached_property
+    def active(self) -> bool:
+        """Whether any adversarial term counts."""
+        return bool(self.passes)
 
 
 def _names(where: str, value: Any) -> Tuple[str, ...]:

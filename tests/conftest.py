@@ -25,7 +25,7 @@ def reproducible():
     """Seed every generator, and leave neither a default scope nor a running pass behind."""
     from mmengine.registry import DefaultScope
 
-    from mmafan.passes import PassKind, current_pass
+    from mmafan.replay import PassKind, current_pass
     scopes = DefaultScope._instance_dict.copy()
     random.seed(0)
     np.random.seed(0)

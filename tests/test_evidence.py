@@ -25,20 +25,25 @@ def test_there_are_studies():
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_the_table_is_that_of_the_rows(repo, study, name):
+    summary = importlib.import_module('_summary')
     with open(EVIDENCE / name / 'rows.csv', newline='') as file:
         rows = list(csv.DictReader(file))
-    values = {}
+    by_metric = {}
     for row in rows:
-        values.setdefault(row['arm'], {})[int(row['seed'])] = float(row['value'])
+        by_metric.setdefault(row['metric'], {}).setdefault(row['arm'], {})[int(row['seed'])] = float(row['value'])
     [found] = study.load_study(str(repo / 'configs' / 'studies' / f'{name}.py'))
-    assert list(values) == list(found.arms) and {row['metric'] for row in rows} == {found.metric}
-    assert all(sorted(runs) == sorted(found.seeds) for runs in values.values())
+    assert list(by_metric) == found.metrics
+    for runs_by_arm in by_metric.values():
+        assert list(runs_by_arm) == list(found.arms)
+        assert all(sorted(runs) == sorted(found.seeds) for runs in runs_by_arm.values())
+    values = by_metric[found.metric]
     kept = (EVIDENCE / name / 'table.md').read_text()
     lines = kept.splitlines()
-    compute = {line.split('|')[1].strip(): line.split('|')[-2].strip() for line in lines if line.startswith('| ')}
+    compute = {cells(line)[0]: cells(line)[5] for line in lines if line.startswith('| ')}
     compute = {arm: float(compute[arm]) for arm in values}
-    table = study.table(found, study.summarise(found, values, compute))
-    assert kept.strip() == '\n\n'.join(filter(None, [table, study.verdict(found, values)]))
+    first, *further = (summary.summarise(found, one, compute) for one in by_metric.values())
+    table = summary.table(found, first, dict(zip(found.also, further)))
+    assert kept.strip() == '\n\n'.join(filter(None, [table, summary.verdict(found, values)]))
 
 
 @pytest.mark.parametrize('name', sorted(set(STUDIES) - EARLIER))
@@ -47,9 +52,10 @@ def test_the_rows_are_of_the_configs_of_today(repo, study, name):
         rows = list(csv.DictReader(file))
     [found] = study.load_study(str(repo / 'configs' / 'studies' / f'{name}.py'))
     runs = importlib.import_module('_runs')
-    hashes = {arm: runs.fingerprint(study.run_config(found, arm, found.seeds[0], 'work'), {}) for arm in found.arms}
+    hashes = {arm: runs.fingerprint(study.run_config(found, arm, found.seeds[0], 'work'), found.identity)
+              for arm in found.arms}
     assert {row['arm']: row['config_sha256'] for row in rows if int(row['seed']) == found.seeds[0]} == hashes
-    assert len({row['config_sha256'] for row in rows}) == len(rows)
+    assert len({row['config_sha256'] for row in rows}) == len({(row['arm'], row['seed']) for row in rows})
 
 
 def cells(line):

@@ -1,8 +1,26 @@
 """One training step of a model on a preprocessed batch, for tests."""
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
+
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
+
+
+@contextmanager
+def record_warnings():
+    """Give the warnings of mmengine's logger, as texts."""
+    found = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def step(model, batch, lr=0.0, seed=3):

@@ -13,10 +13,14 @@ import sys
 import time
 import warnings
 from importlib import metadata
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from _common import build_runner
+from _measures import Measure, numbers, run_measures
 from mmengine.logging import MMLogger
+
+SCALE = 'train/afan_strength_scale'  # logged by AdvFeatureHook in every iteration
+ATTACKED_SHARE = 'share of steps attacked'
 
 
 def fingerprint(cfg: Any, data: dict) -> str:
@@ -65,7 +69,7 @@ def quiet():
 
 
 def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], None]] = None,
-               hooks: tuple = ()) -> Dict[str, Any]:
+               hooks: tuple = (), measures: Optional[Dict[str, Measure]] = None) -> Dict[str, Any]:
     """Train a config in its ``work_dir``, or read its result where it is finished.
 
     Args:
@@ -73,9 +77,12 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         data: Settings of data that were made for the run; with the config they identify it.
         on_epoch: Called after every epoch with its number and the loss.
         hooks: Further mmengine hooks.
+        measures: What is measured beside the validation of the config, after the training.
 
     Returns:
-        ``metrics``: numbers of the last validation by name (what is not one number is left out); ``seconds`` that
+        ``metrics``: numbers of the last validation by name (what is not one number is left out), those of every
+        measure, the highest of several validations of the last session as ``best <name>``, and the share of the steps
+        in which A-FAN was on; ``seconds`` that
         training took, of the last session where the run was resumed; ``versions`` of the packages; ``fingerprint``;
         ``reused``: whether the run was finished before.
     """
@@ -85,24 +92,27 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     if result.get('fingerprint') == identity:
         return dict(result, reused=True)
     if put_aside(cfg.work_dir, identity):
-        return train_once(cfg, data, on_epoch, hooks)
+        return train_once(cfg, data, on_epoch, hooks, measures)
     os.makedirs(cfg.work_dir, exist_ok=True)
     check_last_checkpoint(cfg.work_dir)
     write_json(start_path, dict(fingerprint=identity))
     from mmengine.hooks import Hook
-    found: Dict[str, float] = {}
+    validations: List[Dict[str, float]] = []
+    attacked: List[bool] = []
     begin = time.monotonic()
 
     class Report(Hook):
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            if SCALE in runner.message_hub.log_scalars:
+                attacked.append(runner.message_hub.get_scalar(SCALE).current() > 0)
 
         def after_train_epoch(self, runner) -> None:
             if on_epoch is not None:
                 on_epoch(runner.epoch + 1, float(runner.message_hub.get_scalar('train/loss').current()))
 
         def after_val_epoch(self, runner, metrics=None) -> None:
-            for name, value in metrics.items():
-                with contextlib.suppress(TypeError, ValueError, RuntimeError):  # lists, tensors of several values
-                    found[name] = float(value)
+            validations.append(numbers(metrics))
 
     with quiet():
         from _cpu import adapt_to_cpu
@@ -114,9 +124,15 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         for hook in (Report(), *hooks):
             runner.register_hook(hook)
         runner.train()
-        if not found:  # killed between the last epoch and its validation
+        if not validations:  # killed between the last epoch and its validation
             runner.val()
-    result = dict(metrics=found, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
+        metrics = dict(validations[-1])
+        if len(validations) > 1:
+            metrics.update({f'best {name}': max(one[name] for one in validations) for name in validations[-1]})
+        metrics.update(run_measures(runner, measures or {}))
+        if attacked:
+            metrics[ATTACKED_SHARE] = float(sum(attacked) / len(attacked))
+    result = dict(metrics=metrics, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
     write_json(result_path, result)
     return dict(result, reused=False)
 

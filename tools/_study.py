@@ -2,18 +2,16 @@
 from __future__ import annotations
 
 import copy
-import math
 import os.path as osp
-import statistics
-from dataclasses import dataclass, field, fields
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Dict, List, Optional, Sequence
 
 import train as train_tool
 from _common import load_config, require_file, stop
+from _measures import Measure
 from mmengine.config import Config
 
 BASELINE = 'baseline'
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,8 @@ class Study:
         seeds: Numbers; runs of the same seed are a pair.
         options: Fields to override in every arm, by dotted name.
         data_set: Name of the data set; empty where the study names none.
+        measures: What is measured after each training, by name.
+        also: Names of further metrics, which the table shows beside ``metric``.
     """
     path: str
     config: Optional[str]
@@ -66,6 +66,18 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     options: Dict[str, Any] = field(default_factory=dict)
     data_set: str = ''
+    measures: Dict[str, Measure] = field(default_factory=dict)
+    also: Sequence[str] = ()
+
+    @property
+    def metrics(self) -> List[str]:
+        """All that the table shows."""
+        return [self.metric, *self.also]
+
+    @property
+    def identity(self) -> Dict[str, Any]:
+        """What tells its runs from others of the same config."""
+        return {'measures': {name: asdict(one) for name, one in self.measures.items()}} if self.measures else {}
 
     @property
     def name(self) -> str:
@@ -79,6 +91,18 @@ def _make(kind: type, where: str, values: Dict[str, Any]) -> Any:
         if key not in known:
             stop(f'{where} has no field {key!r}; its fields are {", ".join(known)}')
     return kind(**values)
+
+
+def _load_measures(path: str, given: Any) -> Dict[str, Measure]:
+    if not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
+        stop(f"measures of {path} must be a dict of dicts, such as dict(training=dict(data='train')), got {given!r}")
+    made = {}
+    for name, one in given.items():
+        try:
+            made[name] = _make(Measure, f'measures.{name} of {path}', dict(one))
+        except ValueError as error:
+            stop(f'measures.{name}.{error} in {path}')
+    return made
 
 
 def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
@@ -118,6 +142,10 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
         stop(f'seeds of {path} must be a number of at least 1 or different numbers of at least 0, got '
              f'{values.get("seeds")!r}')
     values['seeds'] = list(seeds)
+    values['measures'] = _load_measures(path, values.pop('measures', {}))
+    also = values.setdefault('also', ())
+    if not isinstance(also, (list, tuple)) or not all(isinstance(name, str) for name in also):
+        stop(f"also of {path} must be a list of names of metrics, such as ('calibration/ece', ), got {also!r}")
     options = values.pop('options', {})
     given_options = {'options': options, **{f'data_sets.{name}.options': s.options for name, s in sets.items()}}
     for where, given in given_options.items():
@@ -172,98 +200,3 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
 def run_folder(study: Study, work_dir: str, arm: str, seed: int) -> str:
     """Return the work folder of one run."""
     return osp.join(work_dir, study.data_set, arm, f'seed_{seed}')
-
-
-def interval(values: Sequence[float]) -> float:
-    """Return half the width of the 95 % confidence interval of the mean, by Student's t distribution.
-
-    Example:
-        >>> round(interval([1.0, 2.0, 3.0]), 3)  # 4.303 / sqrt(3)
-        2.484
-    """
-    from scipy.stats import t
-    count = len(values)
-    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
-
-
-def summarise(study: Study, results: Dict[str, Dict[int, float]], compute: Dict[str, float]) -> List[Dict[str, Any]]:
-    """Compare every arm with the baseline.
-
-    Args:
-        study: The study.
-        results: The metric by arm and seed.
-        compute: What each arm's training computes, in trainings of the baseline; arms that are missing have none.
-
-    Returns:
-        For each arm ``arm``, ``runs``, ``mean``, ``deviation`` (unbiased; None for one run), ``difference`` (mean of
-        the paired differences to the baseline), ``interval`` (of the difference: half its 95 % confidence interval) and
-        ``compute``.
-    """
-    rows = []
-    for name in study.arms:
-        values = list(results[name].values())
-        pairs = [value - results[BASELINE][seed] for seed, value in results[name].items()
-                 if seed in results[BASELINE]]
-        compared = name != BASELINE and bool(pairs)
-        rows.append(dict(
-            arm=name, runs=len(values), mean=statistics.fmean(values) if values else None,
-            deviation=statistics.stdev(values) if len(values) > 1 else None,
-            difference=statistics.fmean(pairs) if compared else None,
-            interval=interval(pairs) if compared and len(pairs) > 1 else None, compute=compute.get(name)))
-    return rows
-
-
-def verdict(study: Study, results: Dict[str, Dict[int, float]]) -> str:
-    """Say, where the study has controls, which arms beat the baseline and all of them.
-
-    Args:
-        study: The study; higher values of its metric are better.
-        results: The metric by arm and seed.
-
-    Returns:
-        A line for every other arm with that mean of its paired differences to a control whose 95 % interval reaches
-        lowest; it beats all where each of these intervals lies above 0. Empty where there are no controls.
-    """
-    controls = [BASELINE, *(name for name, arm in study.arms.items() if arm.control and name != BASELINE)]
-    if len(controls) == 1:
-        return ''
-    form = number_form(value for runs in results.values() for value in runs.values())
-    lines = [f'Against {", ".join(controls)}, the difference that is least sure:']
-    for name in study.arms:
-        if name in controls:
-            continue
-        pairs = {control: [value - results[control][seed] for seed, value in results[name].items()
-                           if seed in results[control]] for control in controls}
-        means = {control: statistics.fmean(values) for control, values in pairs.items()}
-        half = {control: interval(values) if len(values) > 1 else None for control, values in pairs.items()}
-        least = min(means, key=lambda control: means[control] - (half[control] or 0))
-        spread = '' if half[least] is None else f' ± {half[least]:{form}}'
-        sure = all(half[control] is not None and means[control] > half[control] for control in controls)
-        word = 'beats all' if sure else (
-            'above all, not beyond chance' if min(means.values()) > 0 else 'does not beat all')
-        lines.append(f'- {name}: {means[least]:+{form}}{spread} to {least}: {word}')
-    return '\n'.join(lines)
-
-
-def number_form(values: Iterable[Optional[float]]) -> str:
-    """Return the format of values and differences: two digits for percents, four for metrics from 0 to 1."""
-    return '.4f' if all(value is None or abs(value) <= 1 for value in values) else '.2f'
-
-
-def table(study: Study, rows: Sequence[Dict[str, Any]]) -> str:
-    """Lay the summary out as a markdown table."""
-
-    def number(value: Optional[float], form: str = '.2f') -> str:
-        return '' if value is None else format(value, form)
-
-    form = number_form(row['mean'] for row in rows)
-    lines = [f'| arm | runs | {study.metric} | deviation | difference to the baseline (95 % interval) | compute |',
-             '|---|---|---|---|---|---|']
-    for row in rows:
-        difference = number(row['difference'], f'+{form}')
-        if row['interval'] is not None:
-            difference += f' ± {row["interval"]:{form}}'
-        cells = [row['arm'], row['runs'], number(row['mean'], form), number(row['deviation'], form), difference,
-                 number(row['compute'])]
-        lines.append(f'| {" | ".join(map(str, cells))} |')
-    return '\n'.join(lines)

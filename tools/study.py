@@ -16,6 +16,7 @@ import math
 import os
 import os.path as osp
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -23,8 +24,9 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from _common import CFG_OPTIONS_HELP, stop
-from _runs import fingerprint, quiet, read_json, train_once, write_json
-from _study import BASELINE, Study, load_study, run_config, run_folder, summarise, table, verdict
+from _runs import ATTACKED_SHARE, fingerprint, quiet, read_json, train_once, write_json
+from _study import BASELINE, Study, load_study, run_config, run_folder
+from _summary import summarise, table, verdict
 from mmengine.config import DictAction
 
 COLUMNS = ('data_set', 'arm', 'seed', 'metric', 'value', 'seconds', 'config_sha256', 'versions')
@@ -54,7 +56,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def train_one(study: Study, arm: str, seed: int, work_dir: str) -> None:
     """Train one run in this process, unless it is finished."""
-    train_once(run_config(study, arm, seed, work_dir), {})
+    train_once(run_config(study, arm, seed, work_dir), study.identity, measures=study.measures)
 
 
 def end_with_parent(parent: int) -> None:
@@ -72,10 +74,12 @@ def result_of(study: Study, arm: str, seed: int, work_dir: str) -> Optional[Dict
     """Return the result of a run, or None where it is not finished or was one of other settings."""
     cfg = run_config(study, arm, seed, work_dir)
     result = read_json(osp.join(run_folder(study, work_dir, arm, seed), 'result.json'))
-    if not result or result['fingerprint'] != fingerprint(cfg, {}):
+    if not result or result['fingerprint'] != fingerprint(cfg, study.identity):
         return None
-    if result['metrics'] and study.metric not in result['metrics']:
-        stop(f'metric of {study.path} must be one of {sorted(result["metrics"])}, got {study.metric!r}')
+    for name in study.metrics if result['metrics'] else ():
+        if name not in result['metrics']:
+            field = 'metric' if name == study.metric else 'also'
+            stop(f'{field} of {study.path} must be one of {sorted(result["metrics"])}, got {name!r}')
     return result
 
 
@@ -155,38 +159,54 @@ def train_all(studies: Sequence[Study], args: argparse.Namespace, work_dir: str)
     return results
 
 
-def count_compute(study: Study, work_dir: str) -> Dict[str, float]:
-    """Count what the training of every arm computes, in trainings of the baseline; empty where that fails."""
-    from _cpu import adapt_to_cpu
+def count_compute(study: Study, shares: Dict[str, float], work_dir: str) -> Dict[str, float]:
+    """Count what the training of every arm computes, in trainings of the baseline; empty where that fails.
 
-    from mmafan.analysis import count_training_flops
+    Args:
+        study: The study.
+        shares: By arm, the share of the steps in which A-FAN was on, where it was not on in all of them.
+        work_dir: Where the counts are kept.
+    """
+    from mmafan.analysis.arm import baseline_model
     counts = {}
     for name in study.arms:
         cfg = run_config(study, name, study.seeds[0], work_dir)
-        path = osp.join(work_dir, study.data_set, name, 'compute.json')
-        key = fingerprint(cfg, {})
-        known = read_json(path)
-        if known.get('fingerprint') != key:
-            try:
-                with quiet():
-                    adapt_to_cpu(cfg)
-                    known = dict(fingerprint=key, flops=count_training_flops(cfg))
-            except Exception as error:  # a model or a loader of any kind: the table is there without it
-                print(f'what the arms compute is not counted: {name}: {type(error).__name__}: {error}',
-                      file=sys.stderr)
-                return {}
-            write_json(path, known)
-        counts[name] = known['flops']
+        folder = osp.join(work_dir, study.data_set, name)
+        try:
+            counts[name] = count_once(cfg, osp.join(folder, 'compute.json'))
+            share = shares.get(name, 1.0)
+            if share < 1 and 'afan' in cfg.model:
+                cfg.model = baseline_model(cfg)[0]
+                without = count_once(cfg, osp.join(folder, 'compute_without.json'))
+                counts[name] = without + share * (counts[name] - without)
+        except Exception as error:  # a model or a loader of any kind: the table is there without it
+            print(f'what the arms compute is not counted: {name}: {type(error).__name__}: {error}', file=sys.stderr)
+            return {}
     return {name: count / counts[BASELINE] for name, count in counts.items()}
+
+
+def count_once(cfg: Any, path: str) -> float:
+    """Count what a training computes, or read the count where it was made before."""
+    from _cpu import adapt_to_cpu
+
+    from mmafan.analysis import count_training_flops
+    key = fingerprint(cfg, {})
+    known = read_json(path)
+    if known.get('fingerprint') != key:
+        with quiet():
+            adapt_to_cpu(cfg)
+            known = dict(fingerprint=key, flops=count_training_flops(cfg))
+        write_json(path, known)
+    return known['flops']
 
 
 def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], path: str) -> None:
     """Write every run as a row."""
     rows: List[Tuple[Any, ...]] = [
-        (study.data_set, arm, seed, study.metric, result['metrics'][study.metric], round(result['seconds'], 1),
+        (study.data_set, arm, seed, metric, result['metrics'][metric], round(result['seconds'], 1),
          result['fingerprint'], ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
         for study in studies for arm in study.arms for seed in study.seeds
-        for result in [results.get((study.data_set, arm, seed))] if result]
+        for result in [results.get((study.data_set, arm, seed))] if result for metric in study.metrics]
     with open(path + '.part', 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -194,14 +214,18 @@ def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], pat
     os.replace(path + '.part', path)
 
 
-def report(study: Study, values: Dict[str, Dict[int, float]], compute: Dict[str, float], work_dir: str) -> str:
+def report(study: Study, results: Dict[Run, Dict[str, Any]], compute: Dict[str, float], work_dir: str) -> str:
     """Draw the results on one data set; return their table and what it says about the controls."""
     from mmafan.visualization import draw_arms
-    rows = summarise(study, values, compute)
+    by_metric = {metric: {arm: {seed: results[study.data_set, arm, seed]['metrics'][metric] for seed in study.seeds}
+                          for arm in study.arms} for metric in study.metrics}
+    values = by_metric[study.metric]
+    rows, *further = (summarise(study, one, compute) for one in by_metric.values())
     draw_arms({name: list(runs.values()) for name, runs in values.items()}, study.metric,
               osp.join(work_dir, study.data_set, 'arms.png'), baseline=BASELINE)
     title = [f'{study.data_set}:'] if study.data_set else []
-    return '\n\n'.join(filter(None, [*title, table(study, rows), verdict(study, values)]))
+    laid_out = table(study, rows, dict(zip(study.also, further)))
+    return '\n\n'.join(filter(None, [*title, laid_out, verdict(study, values)]))
 
 
 def main(argv=None) -> None:
@@ -242,9 +266,9 @@ def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) ->
              'command goes on from here')
     texts = []
     for study in studies:
-        values = {arm: {seed: results[study.data_set, arm, seed]['metrics'][study.metric] for seed in study.seeds}
-                  for arm in study.arms}
-        texts.append(report(study, values, count_compute(study, work_dir), work_dir))
+        shares = {arm: statistics.fmean(results[study.data_set, arm, seed]['metrics'].get(ATTACKED_SHARE, 1.0)
+                                        for seed in study.seeds) for arm in study.arms}
+        texts.append(report(study, results, count_compute(study, shares, work_dir), work_dir))
     text = '\n\n'.join(texts)
     with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')

@@ -12,8 +12,8 @@ from mmengine.registry import MODELS
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from ..engine import AFANDistributedDataParallel
+from ..naming import stock_name
 
-PREFIX = 'AFAN'
 
 
 def first_of(data: Any) -> Any:
@@ -30,13 +30,14 @@ def baseline_model(cfg: Any) -> Any:
     model = copy.deepcopy(cfg.model)
     kind = str(model.get('type'))
     scope, _, name = kind.rpartition('.')
-    if not name.startswith(PREFIX) or 'afan' not in model:
+    stock = stock_name(name)
+    if stock is None or 'afan' not in model:
         raise ValueError("model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), such as "
                          f"'mmafan.AFANImageClassifier', got {kind!r}")
     with contextlib.suppress(KeyError):
         MODELS.get(f'{scope}.{name}' if scope else name)  # what is worked around for A-FAN is so for its baseline
     afan = model.pop('afan')
-    model['type'] = name[len(PREFIX):]
+    model['type'] = stock
     model.pop('_scope_', None)
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
@@ -63,8 +64,8 @@ class Arm:
         self.model = MODELS.build(model).to(device)
         self.model.train()
         if afan:
-            self.model.afan.hooked = True
-            self.model.afan.measure = False  # the hook measures once in an interval
+            self.model.afan.controls.hooked = True
+            self.model.afan.controls.measure = False  # the hook measures once in an interval
         self.optim_wrapper = build_optim_wrapper(self.model, copy.deepcopy(cfg.optim_wrapper))
         for group in self.optim_wrapper.param_groups:
             group['lr'] = 0.0

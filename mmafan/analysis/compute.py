@@ -37,7 +37,7 @@ def count_training_flops(cfg: Any, num_batches: int = 2) -> float:
     if with_afan:
         runtime = arm.model.afan
         repeats = num_steps_of_rhythm({name: tap for name, tap in runtime.config.taps.items() if tap.active},
-                                      len(first_of(batches[0])), arm.model._least())
+                                      len(first_of(batches[0])), arm.model.afan.norms.least_samples)
         # The first step checks the model, with passes of its own; what reads a feature there may read it later, too.
         with FlopCounterMode(display=False):
             arm.train_step(batches[0])

@@ -4,8 +4,8 @@ All steps are measured in one process and in turn (baseline, A-FAN, published, p
 the same batches and the same weights, with a learning rate of 0 so that they stay the same; numbers
 are medians over the rounds. Where batches are so small that a tap sits steps out, an A-FAN step is
 the mean of as many as its rhythm takes. The *probe* is a baseline step that also notes when the forward leaves
-each tap and when the backward comes back to it: what lies between is the tail, and its part of the
-step is the tail's share tau.
+each tap and when the backward comes back to it: what lies between is the suffix, and its part of the
+step is its share tau.
 
 In theory a step with A-FAN costs, in units of a baseline step,
 
@@ -14,8 +14,8 @@ In theory a step with A-FAN costs, in units of a baseline step,
 with N adversarial passes (the number of strengths, or 1 where each sample draws one), p the
 fraction of the samples that takes part, A the attack passes that the clean backward does not give
 for nothing (``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share
-of one such pass: a forward of the tail and its gradient at the tap, no gradient of weights. Not in
-the theory: the second backward through the tail that a tap with ``losses`` of its own needs in the
+of one such pass: a forward of the suffix and its gradient at the tap, no gradient of weights. Not in
+the theory: the second backward through the suffix that a tap with ``losses`` of its own needs in the
 clean pass, and the exchange of gradients between processes, which is the same for both.
 
 Where processes train together, each measures its own steps: the baseline under
@@ -32,14 +32,14 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 import torch
 from mmengine.dist import is_distributed
 
-from ..config import TapConfig
-from ..models.adversarial import num_chosen
-from ..models.tail import Tail
-from ..passes.tap import INPUTS
+from ..models.participation import num_chosen
+from ..models.tap_attack import attack_tap
+from ..replay import INPUTS
+from ..tap_config import TapConfig
 from .arm import Arm, first_of
 from .memory import peak_memory, resident_bytes
-from .published import prepare, published_step, record_head
-from .timing import Clock, TailProbe, time_in_turn
+from .published import prepare, published_step
+from .timing import Clock, SuffixProbe, time_in_turn
 
 
 @dataclass
@@ -97,13 +97,13 @@ def theoretical_cost(taps: Mapping[str, TapConfig],
         2.5
     """
     return 1 + sum(
-        tap.fraction * (tap.num_passes * tails[name]['share']
+        tap.fraction * (len(tap.passes) * tails[name]['share']
                         + num_attack_passes(tap) * tails[name].get('attack_share', 0.0))
         for name, tap in taps.items() if tap.active)
 
 
 def num_attack_passes(tap: TapConfig) -> int:
-    """Return how many passes through the tail the attack needs beside the clean one."""
+    """Return how many passes through the suffix the attack needs beside the clean one."""
     if not tap.active or tap.direction != 'gradient':
         return 0
     return tap.num_steps - (0 if tap.random_start else 1)
@@ -137,7 +137,7 @@ def measure_step_cost(cfg: Any,
     arms = {'baseline': Arm(cfg, device, afan=False), 'afan': Arm(cfg, device, afan=True)}
     taps = {name: tap for name, tap in arms['afan'].model.afan.config.taps.items() if tap.active}
     published = published and not is_distributed() and all(tap.module != INPUTS for tap in taps.values())
-    rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])), arms['afan'].model._least())
+    rhythm = num_steps_of_rhythm(taps, len(first_of(batches[0])), arms['afan'].model.afan.norms.least_samples)
     steps: Dict[str, Callable[[Any], Any]] = {
         'baseline': arms['baseline'].train_step,
         'afan': functools.partial(_repeated, arms['afan'].train_step, rhythm),
@@ -146,7 +146,7 @@ def measure_step_cost(cfg: Any,
         arm = arms['published'] = Arm(cfg, device, afan=True)
         steps['published'] = functools.partial(_published, arm)
     clock = Clock(device, process_time)
-    probe = TailProbe(arms['baseline'].model, {n: tap.module for n, tap in taps.items()}, clock,
+    probe = SuffixProbe(arms['baseline'].model, {n: tap.module for n, tap in taps.items()}, clock,
                       [n for n, tap in taps.items() if tap.at == 'input'])
     steps['probe'] = lambda data: probe.run(lambda: arms['baseline'].train_step(data))
     for name, tap in taps.items():
@@ -157,7 +157,7 @@ def measure_step_cost(cfg: Any,
     medians = {name: statistics.median(values) for name, values in rounds.items()}
     tails = {name: dict(share=statistics.median(probe.shares[name][-repeats:]),
                         attack_share=medians.get(f'attack_{name}', 0.0) / medians['baseline'],
-                        passes=float(tap.num_passes), attack_passes=float(num_attack_passes(tap)),
+                        passes=float(len(tap.passes)), attack_passes=float(num_attack_passes(tap)),
                         fraction=tap.fraction) for name, tap in taps.items()}
     cost = StepCost({name: medians[name] for name in arms}, {n: rounds[n] for n in arms}, tails,
                     theoretical_cost(taps, tails))
@@ -202,9 +202,7 @@ def _published(arm: Arm, data: Any) -> None:
 
 
 def _attack_pass(arm: Arm, name: str, tap: TapConfig, data: Any) -> Callable[[Any], Any]:
-    """Make the function that runs one attack pass of a tap, its head being recorded beforehand."""
-    model = arm.model
-    batch, run = prepare(model, data, arm.optim_wrapper)
-    recording = record_head(model, batch, run, name, tap)
-    tail = Tail(model, recording, batch, run, name, tap)
-    return lambda _: tail.gradients(tail.features)
+    """Make the function that runs one attack pass of a tap, its prefix being recorded beforehand."""
+    batch, run = prepare(arm.model, data, arm.optim_wrapper)
+    suffix = attack_tap(arm.model, batch, name, run, tap, prefix_alone=True).suffix
+    return lambda _: suffix.gradients(suffix.features)

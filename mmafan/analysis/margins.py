@@ -9,7 +9,7 @@ signed: negative where the classifier is wrong. The distance is measured in the 
 in L-infinity for q = 1. Features of different layers have different scales, so d is divided by the spread of h over
 the samples: in L2 the square root of its total variance (the sum of the variances of its elements, as in Jiang et al.,
 "Predicting the Generalization Gap in Deep Networks with Margin Distributions", ICLR 2019), in L-infinity the root mean
-square of the elements' deviations.
+square of the elements' differences from their means.
 """
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import torch
 from torch import Tensor, nn
 
-from ..passes.batch import is_feature, map_tensors, tensors_of
-from ..passes.tap import INPUTS
+from ..replay import INPUTS
+from ..replay.batch import is_feature, map_tensors, tensors_of
 from ..validation import suggest
 
 NORMS = ('l2', 'linf')

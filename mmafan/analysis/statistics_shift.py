@@ -2,7 +2,7 @@
 
 For one module let ``y``, shape ``(N, C, ...)``, be its clean output and ``y'`` its output in a pass whose tap holds a
 perturbed feature. ``mu_nc`` is the mean of channel c of sample n over its positions (the value itself in an output
-without positions), ``sigma_c`` the biased deviation of channel c over samples and positions, as batch norm takes it.
+without positions), ``sigma_c`` the biased standard deviation of channel c over samples and positions, as batch norm takes it.
 The shifts are means over all samples n and all channels c that are not flat,
 
     mean shift       M = mean over (n, c) of  |mu'_nc - mu_nc| / sigma_c
@@ -16,17 +16,14 @@ The model is in evaluation mode: the norms use the running statistics in every p
 """
 from __future__ import annotations
 
-import functools
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from ..functional import feature_moments, mix_strength, reinject_statistics
-from ..models.tail import Tail
-from ..passes import Batch, PassKind, Recording
-from ..passes.attack import Attack
-from ..passes.tap import INPUTS
+from ..models.tap_attack import attack_tap, stock_losses
+from ..replay import Batch, PassKind
 from ..tap_config import TapConfig
 from .margins import LayerOutputs, check_layers, choose_layers
 
@@ -39,7 +36,7 @@ class Shift(NamedTuple):
 
     Attributes:
         mean: Mean shift M, no unit.
-        deviation: Deviation shift D, no unit.
+        deviation: Shift D of the standard deviation, no unit.
         kept: Share of the channels that are not flat, in [0, 1]; both shifts are 0 where all are.
     """
     mean: float
@@ -48,7 +45,7 @@ class Shift(NamedTuple):
 
 
 def moment_shift(clean: Tensor, perturbed: Tensor, channel_dim: Optional[int] = None) -> Shift:
-    """Compute how far mean and deviation of a feature have moved, on the mean over samples and channels.
+    """Compute how far mean and standard deviation of a feature have moved, on the mean over samples and channels.
 
     Args:
         clean: ``y``, shape ``(N, C)``, ``(N, C, ...)`` or ``(N, L, C)``.
@@ -116,9 +113,9 @@ def measure_statistics_shift(model: Any, batches: Sequence[Any], tap: str, stren
         seed: Of random starts and of the noise.
 
     Returns:
-        ``losses``: mean loss of the tail by arm and ``clean``; ``layers``: by arm, by module, a :class:`Shift`; the
+        ``losses``: mean loss of the suffix by arm and ``clean``; ``layers``: by arm, by module, a :class:`Shift`; the
         tap's own feature is the first of the layers; ``relative_size``: root mean square of the perturbation over the
-        deviation of the clean feature.
+        standard deviation of the clean feature.
 
     Raises:
         ValueError: For a tap or module that is not there, or that comes before the tap.
@@ -152,17 +149,11 @@ def measure_statistics_shift(model: Any, batches: Sequence[Any], tap: str, stren
         layers={arm: {name: _merge(values) for name, values in layers.items()} for arm, layers in shifts.items()})
 
 
-def _losses(model: Any, batch: Batch) -> Dict[str, Any]:
-    with model.afan.entered():
-        own = model._own_copy(batch)
-        return model(*own.args, **own.kwargs, mode='loss')
-
-
 def _choose(model: Any, data: Any, tap: TapConfig, modules: Optional[Sequence[str]]) -> List[str]:
     """Names of the modules to look at, checked."""
     check_layers(model, modules or ())
     with torch.no_grad():
-        layers = choose_layers(model, lambda: _losses(model, Batch((), data)), tap.module, tap.at)
+        layers = choose_layers(model, lambda: stock_losses(model, Batch((), data)), tap.module, tap.at)
     for name in modules or ():
         if name not in layers.after:
             raise ValueError(f'modules must return a feature (N, C, ...) after the tap at {tap.module!r}, but {name!r} '
@@ -171,28 +162,25 @@ def _choose(model: Any, data: Any, tap: TapConfig, modules: Optional[Sequence[st
 
 
 class _Attacked:
-    """One batch whose tap has been attacked: runs the tail with other features and keeps what modules return."""
+    """One batch whose tap has been attacked: runs the suffix with other features and keeps what modules return."""
 
     def __init__(self, model: Any, data: Any, tap: str, names: Sequence[str], generator: torch.Generator) -> None:
         self.model, self.config, self.names = model, model.afan.config.taps[tap], names
         batch = Batch((), data)
         self.size = batch.size
-        run = functools.partial(_losses, model)
-        recording = Recording(model, {tap: self.config}, self.size, calls=model._watched_calls())
         self._outputs = LayerOutputs(model, names)
-        with recording, self._outputs, torch.enable_grad():
-            if self.config.module == INPUTS:
-                batch = batch.with_inputs(recording.record_inputs(batch.inputs))
-            losses = run(batch)
-        self._clean = self._outputs.take()
-        for name, problem in recording.check():
-            raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but '
-                             f'{self.config.module!r} {problem}')
-        self._tail = Tail(model, recording, batch, run, tap)
-        self.attack = Attack(self.config, self._tail.features, generator)
-        self.attack.run(self._tail.clean_gradients(losses), self._tail.gradients)
-        recording.release_graph()
-        self.clean_loss = float(model.parse_losses(self._tail.select(losses))[0].detach())
+        passes: List[Dict[str, List[Tensor]]] = []
+
+        def run(batch: Batch) -> Dict[str, Any]:
+            losses = stock_losses(model, batch)
+            passes.append(self._outputs.take())
+            return losses
+
+        with self._outputs:
+            self._suffix, self.attack, losses = attack_tap(model, batch, tap, run, generator=generator)
+        self._clean, self._passes = passes[0], passes
+        passes.clear()
+        self.clean_loss = float(model.parse_losses(losses)[0].detach())
 
     def features(self, strength: float, generator: torch.Generator) -> Dict[str, List[Tensor]]:
         """The perturbed features of every arm."""
@@ -207,10 +195,10 @@ class _Attacked:
         return {arm: made[arm] for arm in ARMS}
 
     def run(self, features: Sequence[Tensor]) -> Tuple[float, Dict[str, List[Tuple[Tensor, Tensor]]]]:
-        """Run the tail; return its loss, and by layer the clean and the perturbed tensors, the tap's own first."""
+        """Run the suffix; return its loss, and by layer the clean and the perturbed tensors, the tap's own first."""
         with self._outputs, torch.no_grad():
-            losses = self._tail.select(self._tail._run(features, PassKind.ATTACK))
-        outputs = self._outputs.take()
+            losses = self._suffix.select(self._suffix.run_pass(features, PassKind.ATTACK))
+        outputs = self._passes.pop()
         pairs = {self.tap: list(zip(self.attack.clean, features))}
         for name in self.names:
             both = zip(self._clean.get(name, ()), outputs.get(name, ()))

@@ -1,4 +1,4 @@
-"""Measuring steps in turn, and a tail's share of a step."""
+"""Measuring steps in turn, and a suffix's share of a step."""
 from __future__ import annotations
 
 import functools
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..passes.batch import is_feature, tensors_of
-from ..passes.tap import INPUTS
+from ..replay import INPUTS
+from ..replay.batch import is_feature, tensors_of
 
 
 def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[Any], repeats: int,
@@ -49,7 +49,8 @@ class Clock:
     """
 
     def __init__(self, device: Any, process_time: bool = False) -> None:
-        self.cuda = torch.device(device).type == 'cuda'
+        self.device = torch.device(device)
+        self.cuda = self.device.type == 'cuda'
         self._now = time.process_time if process_time else time.perf_counter
 
     def mark(self) -> Any:
@@ -57,13 +58,13 @@ class Clock:
         if not self.cuda:
             return self._now()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # of this device, which need not be the current one
         return event
 
     def synchronize(self) -> None:
         """Wait for the device."""
         if self.cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
 
     def seconds(self, begin: Any, end: Any) -> float:
         """Return the time between two marks; waits for the second one."""
@@ -73,11 +74,11 @@ class Clock:
         return begin.elapsed_time(end) / 1000
 
 
-class TailProbe:
-    """Measure each tail's share of a training step of the stock model.
+class SuffixProbe:
+    """Measure each suffix's share of a training step of the stock model.
 
-    The tail begins when the tap's module has returned (or is entered) for the first time and ends when the gradient
-    has come back to all of its outputs. For the tap at the inputs everything is tail.
+    It begins when the tap's module has returned (or is entered) for the first time and ends when the gradient
+    has come back to all of its outputs. For the tap at the inputs everything is suffix.
 
     Args:
         model: The stock model.

@@ -2,5 +2,6 @@
 from __future__ import annotations
 
 from .digits import DigitsDataset
+from .redrawn_labels import RedrawnLabels
 
-__all__ = ['DigitsDataset']
+__all__ = ['DigitsDataset', 'RedrawnLabels']

@@ -8,8 +8,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from torch import Tensor, nn
 
-from ..models.mixin import AFANModelMixin
-from ..models.two_phase import check_not_compiled
+from ..models.model import AFANModelMixin
+from ..models.schedules import check_not_compiled, owns_step, runs_two_phase, train_two_phase
 from ..registry import MODEL_WRAPPERS
 
 
@@ -46,17 +46,17 @@ class AFANDistributedDataParallel(MMDistributedDataParallel):
         self._learns_graph = self._is_static = bool(kwargs.get('static_graph'))
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
-        """Train one step; see :meth:`mmafan.models.two_phase.TwoPhase.train_two_phase`."""
+        """Train one step; see :func:`mmafan.models.schedules.train_two_phase`."""
         model = self.module
         if not isinstance(model, AFANModelMixin):
             return super().train_step(data, optim_wrapper)
         check_not_compiled(self)
-        two_phase = model.runs_two_phase(optim_wrapper)
+        two_phase = runs_two_phase(model, optim_wrapper)
         # Every step of a static graph must use the same parameters: all, also while A-FAN is off.
-        if two_phase or (self._is_static and model.owns_step(optim_wrapper)):
+        if two_phase or (self._is_static and owns_step(model, optim_wrapper)):
             learns_graph, self._learns_graph = self._learns_graph, False
             if learns_graph and not optim_wrapper.should_sync():
                 raise ValueError('model_wrapper_cfg.static_graph must be False with optim_wrapper.accumulative_counts '
                                  'above 1, got True: torch learns the graph from a step that is exchanged')
-            return model.train_two_phase(data, optim_wrapper, self, single_graph=learns_graph or not two_phase)
+            return train_two_phase(model, data, optim_wrapper, self, single_graph=learns_graph or not two_phase)
         return super().train_step(data, optim_wrapper)

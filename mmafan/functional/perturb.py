@@ -67,7 +67,8 @@ def sample_std(feature: Tensor) -> Tensor:
     return _per_sample((flat - flat.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt(), feature)
 
 
-def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: str = 'linf') -> Tensor:
+def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: str = 'linf',
+           finite: Optional[Tensor] = None) -> Tensor:
     """Take one step that raises the loss: ``f + step_size * direction(g)``.
 
     The direction is ``sign(g)`` for ``norm='linf'`` (the method's equation) and ``g / ||g||_2``, per
@@ -78,6 +79,7 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
         gradient: ``dL/df`` at ``feature``, same shape; its scale does not matter.
         step_size: A number, or a tensor that broadcasts over ``feature``, in the feature's own unit.
         norm: ``'linf'`` or ``'l2'``.
+        finite: Of :func:`finite_samples`, where it is known already.
 
     Raises:
         ValueError: If ``norm`` is unknown or the shapes differ.
@@ -92,7 +94,7 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
     if gradient.shape != feature.shape:
         raise ValueError(f'gradient must have the shape of feature, {tuple(feature.shape)}, '
                          f'got {tuple(gradient.shape)}')
-    keep = _per_sample(finite_samples(gradient), feature)
+    keep = _per_sample(finite_samples(gradient) if finite is None else finite, feature)
     if norm == 'linf':
         direction = gradient.sign()  # torch's sign of NaN is 0, of infinity 1
     else:
@@ -169,8 +171,7 @@ def project_linf(perturbation: Tensor, radius: Tensor | float) -> Tensor:
         >>> project_linf(torch.tensor([[3., -0.5]]), 1.0).tolist()
         [[1.0, -0.5]]
     """
-    radius = torch.as_tensor(radius, dtype=perturbation.dtype, device=perturbation.device)
-    return torch.maximum(torch.minimum(perturbation, radius), -radius)
+    return perturbation.clamp(-radius, radius)
 
 
 def project_l2(perturbation: Tensor, radius: Tensor | float) -> Tensor:
@@ -184,11 +185,8 @@ def project_l2(perturbation: Tensor, radius: Tensor | float) -> Tensor:
         >>> project_l2(torch.tensor([[3., 4.], [0.3, 0.4]]), 1.0).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.30000001192092896, 0.4000000059604645]]
     """
-    length = _sample_l2(perturbation)
-    radius = torch.as_tensor(radius, dtype=perturbation.dtype, device=perturbation.device)
-    scale = torch.where(length > radius, radius / length.clamp_min(torch.finfo(length.dtype).tiny),
-                        torch.ones_like(length))
-    return perturbation * scale
+    length = _sample_l2(perturbation).clamp_min(torch.finfo(perturbation.dtype).tiny)
+    return perturbation * (radius / length).clamp_max(1)
 
 
 def draw_random_start(feature: Tensor,
@@ -201,7 +199,8 @@ def draw_random_start(feature: Tensor,
         feature: Gives shape ``(N, ...)``, dtype and device.
         radius: A number, or a tensor that broadcasts over ``feature``.
         norm: ``'linf'`` or ``'l2'``.
-        generator: Source of randomness on the CPU; the global one when None.
+        generator: Source of randomness, which draws on its own device; None: the global one of the
+            feature's device.
 
     Example:
         >>> start = draw_random_start(torch.zeros(4, 3), 0.1)
@@ -209,12 +208,13 @@ def draw_random_start(feature: Tensor,
         True
     """
     _check_norm(norm)
+    device = feature.device if generator is None else generator.device
     if norm == 'linf':
-        noise = torch.rand(feature.shape, generator=generator).to(feature) * 2 - 1
+        noise = torch.rand(feature.shape, generator=generator, device=device).to(feature) * 2 - 1
         return noise * radius
-    noise = torch.randn(feature.shape, generator=generator).to(feature)
+    noise = torch.randn(feature.shape, generator=generator, device=device).to(feature)
     dimension = max(feature[0].numel(), 1) if feature.shape[0] else 1
-    share = torch.rand(feature.shape[0], generator=generator).to(feature) ** (1 / dimension)
+    share = torch.rand(feature.shape[0], generator=generator, device=device).to(feature) ** (1 / dimension)
     length = _sample_l2(noise).clamp_min(torch.finfo(noise.dtype).tiny)
     return noise / length * _per_sample(share, feature) * radius
 
@@ -240,10 +240,11 @@ def mix_strength(clean: Tensor, adversarial: Tensor, strength: Tensor | float) -
     Args:
         clean: ``f``, shape ``(N, ...)``.
         adversarial: ``f_adv``, same shape.
-        strength: ``s``, a number or a tensor that broadcasts (``(N, 1, ..., 1)`` for one per sample).
+        strength: ``s``, a number or a tensor that broadcasts (``(N, 1, ..., 1)`` for one per sample), of the same
+            dtype.
 
     Example:
         >>> mix_strength(torch.zeros(1, 2), torch.tensor([[4., 8.]]), 0.25).tolist()
         [[1.0, 2.0]]
     """
-    return clean + strength * (adversarial - clean)
+    return torch.lerp(clean, adversarial, strength)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from typing import Optional, Tuple
 
+import torch
 from torch import Tensor
 
 MOMENTS = ('channel', 'batch', 'instance', 'group')
@@ -42,10 +43,10 @@ def feature_moments(feature: Tensor,
         channel_dim: Which dimension holds the channels; None means the last of three, else the second.
 
     Returns:
-        Mean and deviation, both broadcasting over ``feature``.
+        Mean and standard deviation, both broadcasting over ``feature``.
 
     Raises:
-        ValueError: If ``moments`` is unknown, or the feature has too few elements to have a deviation.
+        ValueError: If ``moments`` is unknown, or the feature has too few elements to have a standard deviation.
 
     Example:
         >>> import torch
@@ -101,23 +102,40 @@ def _group_moments(feature: Tensor, eps: float, num_groups: int, channel: int) -
     return spread(mean.squeeze(2)), spread((variance + eps).sqrt().squeeze(2))
 
 
+def normalize_feature(feature: Tensor,
+                      moments: str = 'channel',
+                      eps: float = 1e-5,
+                      num_groups: int = 32,
+                      channel_dim: Optional[int] = None) -> Tensor:
+    """Return ``(f - mu(f)) / sigma(f)``; arguments as of :func:`feature_moments`.
+
+    Example:
+        >>> normalize_feature(torch.tensor([[0.], [2.]]), 'batch', eps=0.).flatten().tolist()
+        [-1.0, 1.0]
+    """
+    mean, std = feature_moments(feature, moments, eps, num_groups, channel_dim)
+    return (feature - mean) / std
+
+
 def reinject_statistics(clean: Tensor,
                         perturbed: Tensor,
                         moments: str = 'channel',
                         eps: float = 1e-5,
                         num_groups: int = 32,
-                        channel_dim: Optional[int] = None) -> Tensor:
+                        channel_dim: Optional[int] = None,
+                        normalized: Optional[Tensor] = None) -> Tensor:
     """Give the clean feature the statistics of the perturbed one (the method's third equation).
 
     ``f_mix = sigma(f_i) * (f - mu(f)) / sigma(f) + mu(f_i)``
 
     Args:
         clean: ``f``, shape ``(N, C, ...)``; keeps its content.
-        perturbed: ``f_i``, same shape; gives its mean and deviation.
+        perturbed: ``f_i``, same shape; gives its mean and standard deviation.
         moments: See :func:`feature_moments`.
         eps: Added to both variances inside the root (1e-5 in the authors' code).
         num_groups: For ``moments='group'``.
         channel_dim: See :func:`feature_moments`.
+        normalized: ``(f - mu(f)) / sigma(f)`` of :func:`normalize_feature`, where it is known already.
 
     Raises:
         ValueError: If the shapes differ, or as in :func:`feature_moments`.
@@ -131,6 +149,7 @@ def reinject_statistics(clean: Tensor,
     if clean.shape != perturbed.shape:
         raise ValueError(f'perturbed must have the shape of clean, {tuple(clean.shape)}, '
                          f'got {tuple(perturbed.shape)}')
-    clean_mean, clean_std = feature_moments(clean, moments, eps, num_groups, channel_dim)
+    if normalized is None:
+        normalized = normalize_feature(clean, moments, eps, num_groups, channel_dim)
     mean, std = feature_moments(perturbed, moments, eps, num_groups, channel_dim)
-    return std * (clean - clean_mean) / clean_std + mean
+    return torch.addcmul(mean, std, normalized)

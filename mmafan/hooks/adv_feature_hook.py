@@ -11,12 +11,15 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from ..layers.afan_norm import AUXILIARY, PassAwareNorm
-from ..models.entry import unwrap
-from ..models.mixin import AFANModelMixin
-from ..models.two_phase import refuse_compile
+from ..models.model import AFANModelMixin, unwrap
+from ..models.schedules import refuse_compile
+from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
+from .fit_tracker import FitTracker
+from .loss_ratio import loss_ratios
 
-CHECKPOINT_KEY = 'mmafan'
+CHECKPOINT_KEY = SCOPE
+FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
 DataBatch = Optional[Union[dict, tuple, list]]
 
 
@@ -32,6 +35,9 @@ class AdvFeatureHook(Hook):
             iteration by iteration.
         by_epoch: Whether ``begin``, ``end`` and ``ramp`` count epochs or iterations.
         interval: Iterations between two measurements in the log.
+        fit_threshold: The strengths follow how well the training set is fitted: they are 0 while the clean loss (its
+            running mean over an epoch) is above this share of the highest that it has been, and rise linearly from
+            there to their full value at a loss of 0. In (0, 1]; None: they do not.
 
     Raises:
         ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
@@ -45,7 +51,8 @@ class AdvFeatureHook(Hook):
                  end: Optional[int] = None,
                  ramp: int = 0,
                  by_epoch: bool = True,
-                 interval: int = 50) -> None:
+                 interval: int = 50,
+                 fit_threshold: Optional[float] = None) -> None:
         for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
             if value is None and name == 'end':
                 continue
@@ -56,8 +63,10 @@ class AdvFeatureHook(Hook):
         if end is not None and end <= begin:
             raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
+        self.fit = None if fit_threshold is None else FitTracker(fit_threshold)
         self._restored: Dict[str, Any] = {}
         self._passes_expected = False
+        self._grad_scale: Any = 1.0
         self._epochs = True
 
     # ------------------------------------------------------------------ before training
@@ -66,8 +75,8 @@ class AdvFeatureHook(Hook):
         model = _afan_model(runner.model)
         if model is None:
             return
-        model.afan.hooked = True
-        model.restore_norms()
+        model.afan.controls.hooked = True
+        model.afan.norms.restore(model)
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to schedule, and restore what a resumed checkpoint holds."""
@@ -75,7 +84,7 @@ class AdvFeatureHook(Hook):
         if model is None:
             name = type(unwrap(runner.model)).__name__
             raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
-                             f"type='mmafan.AFAN{name}' with afan=dict(taps=dict(...)), or remove the hook")
+                             f"type='{SCOPE}.{afan_name(name)}' with afan=dict(taps=dict(...)), or remove the hook")
         compile_cfg = getattr(runner, '_compile', None) or runner.cfg.get('compile')
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
             refuse_compile(compile_cfg)
@@ -91,6 +100,8 @@ class AdvFeatureHook(Hook):
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
         if self._restored:
             load_training_state(model, self._restored)
+            if self.fit is not None and 'fit' in self._restored:
+                self.fit.load_state_dict(self._restored['fit'])
             self._restored = {}
 
     # ------------------------------------------------------------------ schedule
@@ -111,13 +122,20 @@ class AdvFeatureHook(Hook):
         runtime = unwrap(runner.model).afan
         by_epoch = self.by_epoch and self._epochs
         position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        runtime.grad_scale = float(scaler.get_scale()) if scaler is not None else 1.0
-        runtime.strength_scale = self.scale_at(position)
-        runtime.iteration = runner.iter
-        runtime.num_passes, runtime.stepped = 0, False
+        controls, meters = runtime.controls, runtime.meters
+        controls.loss_scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        controls.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
+        controls.iteration = runner.iter
+        controls.measure = self._logs_at(batch_idx)
+        meters.num_passes, meters.stepped = 0, False
         self._passes_expected = bool(runtime.taps)
-        runtime.measure = self._logs_at(batch_idx)
+        self._grad_scale = self._read_scale(runtime) if self._passes_expected else 1.0
+
+    @staticmethod
+    def _read_scale(runtime: Any) -> Any:
+        """Read what this iteration's gradients will be multiplied with, only where something needs it."""
+        scaler = runtime.controls.loss_scaler
+        return scaler.get_scale() if runtime.learned is not None and scaler is not None else 1.0
 
     def _logs_at(self, batch_idx: int) -> bool:
         return batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
@@ -127,16 +145,22 @@ class AdvFeatureHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Prove that the passes ran, step the learned strengths, and log."""
         runtime = unwrap(runner.model).afan
-        if self._passes_expected and not runtime.stepped:
+        if self._passes_expected and not runtime.meters.stepped:
             raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training '
                                f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
-            runtime.learned.step(runtime.grad_scale)
-        runner.message_hub.update_scalar('train/afan_strength_scale', runtime.strength_scale)
+            runtime.learned.step(self._grad_scale)
+        runner.message_hub.update_scalar('train/afan_strength_scale', runtime.controls.strength_scale)
+        if self.fit is not None:
+            window = len(runner.train_dataloader) if self._epochs else FIT_WINDOW
+            self.fit.update(clean_loss(outputs or {}, runtime), window)
         if self._logs_at(batch_idx):
-            measured = runtime.diagnostics if self._passes_expected else {}
+            measured = runtime.meters.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
-            scalars.update({f'{t}_skipped_share': share for t, share in runtime.pop_skipped_shares().items()})
+            if self._passes_expected:
+                ratios = loss_ratios(outputs or {}, runtime.config)
+                scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
+            scalars.update({f'{t}_skipped_share': share for t, share in runtime.meters.pop_skipped_shares().items()})
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
             runner.message_hub.update_scalars({f'train/afan_{k}': v for k, v in scalars.items()})
@@ -147,12 +171,29 @@ class AdvFeatureHook(Hook):
         model = _afan_model(runner.model)
         if model is not None:
             state = training_state(model)
+            if self.fit is not None:
+                state['fit'] = self.fit.state_dict()
             if state:
                 checkpoint[CHECKPOINT_KEY] = state
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the training-only state; the weights are loaded after this call."""
         self._restored = checkpoint.get(CHECKPOINT_KEY, {})
+
+
+def clean_loss(outputs: Dict[str, Any], runtime: Any) -> float:
+    """Return the clean loss of a step as the stock model has it, on the mean over the processes.
+
+    Args:
+        outputs: Log variables of ``train_step``.
+        runtime: Of the model.
+    """
+    named = {name: value for name, value in outputs.items() if 'loss' in name and name != 'loss'}
+    clean = [value for name, value in named.items() if not name.startswith('adv_')] or [outputs['loss']]
+    weight = runtime.config.clean_weight if runtime.taps and len(clean) < len(named) else 1.0
+    total = torch.as_tensor(sum(clean)).detach().float().clone()
+    all_reduce(total, op='mean')
+    return float(total) / weight
 
 
 def training_state(model: Any) -> Dict[str, Any]:

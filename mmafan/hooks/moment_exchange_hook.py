@@ -38,8 +38,8 @@ class _Exchange:
 class MomentExchangeHook(Hook):
     """Train an mmpretrain classifier with moment exchange (MoEx), to compare A-FAN with, or beside it.
 
-    With some probability the features of a batch, at the output of one module, are given the mean and the deviation
-    over the channels, at each position, of another image of the batch, and the labels are mixed:
+    With some probability the features of a batch, at the output of one module, are given the mean and the standard
+    deviation over the channels, at each position, of another image of the batch, and the labels are mixed:
     ``weight * y + (1 - weight) * y_other``. Li et al., "On Feature Normalization and Data Augmentation" (CVPR 2021).
 
     Args:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Type
 
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
@@ -11,10 +11,13 @@ from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import BATCH_NORM_POLICIES
-from ..passes.state import PassKind, current_pass
 from ..registry import MODELS
+from ..replay.state import PassKind, current_pass
+from .norm_mode import MODES
 
 AUXILIARY = 'auxiliary'
+Stock: Any = _BatchNorm if TYPE_CHECKING else object
+_TORCH_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class MadeNorm:
@@ -25,12 +28,12 @@ class MadeNorm:
         return super().__reduce_ex__(protocol) if parts is None else (_remake, parts, self.__dict__)
 
 
-class PassAwareNorm(MadeNorm):
+class PassAwareNorm(MadeNorm, Stock):
     """Mixin in front of a batch norm class: its forward asks :func:`current_pass` which statistics to use.
 
     In a clean pass, and wherever the layer is in ``eval()`` mode (``norm_eval=True``), it is the stock layer bit for
-    bit. In an adversarial pass of a layer that trains, ``policy`` decides (None: the model's ``afan.batch_norm``).
-    Further attack steps never store anything.
+    bit. In an adversarial pass of a layer that trains, ``policy`` decides (None: the model's ``afan.batch_norm``), see
+    :mod:`mmafan.layers.norm_mode`. Further attack steps never store anything.
 
     State-dict keys are those of the stock layer: the auxiliary norm of ``'separate'`` is for training only; it starts
     as a copy of the main one, follows it when weights are loaded, and travels in a part of its own of the checkpoint
@@ -44,27 +47,26 @@ class PassAwareNorm(MadeNorm):
         if isinstance(input, Proxy):  # torch.fx takes a layer of torch.nn as a whole, and this one stands for it
             return input.tracer.create_proxy('call_module', input.tracer.path_of_module(self), (input, ), {})
         state = current_pass()
-        if state.kind is PassKind.CLEAN or not self.training:  # type: ignore[attr-defined]
-            return super().forward(input)  # type: ignore[misc]
-        policy = 'batch' if state.kind is PassKind.CHECK else self.policy or state.batch_norm
-        if policy == 'frozen' and self.running_mean is not None:  # type: ignore[attr-defined]
-            with _evaluating(self):  # type: ignore[arg-type]
-                return super().forward(input)  # type: ignore[misc]
-        norm = getattr(self, AUXILIARY, None) if policy == 'separate' else None
-        norm_forward = super().forward if norm is None else norm  # type: ignore[misc]
-        stores = state.kind is PassKind.ADVERSARIAL and policy in ('shared', 'separate')
-        if policy == 'separate' and norm is None:
-            stores = False
-        if stores:
-            return norm_forward(input)
-        with _storing_nothing(self if norm is None else norm):  # type: ignore[arg-type]
-            return norm_forward(input)
+        stock = super().forward
+        if state.kind is PassKind.CLEAN or not self.training:
+            return stock(input)
+        mode = MODES[state.kind, self.policy or state.batch_norm]
+        if mode.frozen and self.running_mean is not None:
+            return _with(self, 'training', False, stock, input)
+        auxiliary: Any = self._modules.get(AUXILIARY) if mode.auxiliary else None
+        if mode.stores and (auxiliary is not None or not mode.auxiliary):
+            return stock(input) if auxiliary is None else auxiliary(input)
+        norm, run = (self, stock) if auxiliary is None else (auxiliary, auxiliary.forward)
+        if not mode.alike and run.__func__ in _TORCH_FORWARDS:
+            return _with(norm, 'track_running_stats', False, run, input)
+        with _storing_nothing(norm):
+            return run(input)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
-        auxiliary = getattr(self, AUXILIARY, None)
+        super()._load_from_state_dict(*args, **kwargs)
+        auxiliary: Any = self._modules.get(AUXILIARY)
         if auxiliary is not None:
-            _copy_state(self, auxiliary)  # type: ignore[arg-type]
+            _copy_state(self, auxiliary)
 
 
 class AuxiliaryNorm(MadeNorm):
@@ -81,22 +83,22 @@ def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
         value.data.copy_(own[name].data)
 
 
-@contextmanager
-def _evaluating(norm: _BatchNorm) -> Iterator[None]:
-    """Use the running statistics."""
-    norm.training = False
+def _with(norm: nn.Module, name: str, value: Any, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """Run a forward while an attribute of the layer has another value."""
+    own = vars(norm)  # past `Module.__setattr__`, which takes its time
+    kept, own[name] = own[name], value
     try:
-        yield
+        return run(input)
     finally:
-        norm.training = True
+        own[name] = kept
 
 
 @contextmanager
 def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
     """Use batch statistics and let the layer store into copies of its buffers.
 
-    Copies, not ``track_running_stats=False``: recomputation under activation checkpointing has to save the same tensors
-    for the backward as the forward it repeats.
+    Copies, not ``track_running_stats=False``: a clean pass that is recomputed has to save the same tensors for the
+    backward as its forward did, and a user's own layer may look at nothing but its buffers.
     """
     kept = dict(norm._buffers)
     norm._buffers.update({name: None if value is None else value.clone() for name, value in kept.items()})
@@ -109,9 +111,9 @@ def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
 def sync_auxiliary(model: nn.Module) -> None:
     """Make every auxiliary norm a copy of its main one, as it is when training starts."""
     for module in model.modules():
-        auxiliary = module._modules.get(AUXILIARY) if isinstance(module, PassAwareNorm) else None
+        auxiliary: Any = module._modules.get(AUXILIARY) if isinstance(module, PassAwareNorm) else None
         if auxiliary is not None:
-            _copy_state(module, auxiliary)  # type: ignore[arg-type]
+            _copy_state(module, auxiliary)
 
 
 def _drop_auxiliary(module: nn.Module, state_dict: Dict[str, Any], prefix: str, _: Any) -> None:
@@ -203,8 +205,9 @@ def _add_auxiliary(norm: Any) -> None:
     if auxiliary is None:
         auxiliary = copy.deepcopy(norm)
     if isinstance(auxiliary, PassAwareNorm):  # back to the stock class
-        auxiliary.__class__ = next(c for c in type(auxiliary).__mro__  # type: ignore[assignment]
-                                   if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
+        stock: Any = next(c for c in type(auxiliary).__mro__
+                          if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
+        auxiliary.__class__ = stock
     if not isinstance(auxiliary, AuxiliaryNorm):
         auxiliary.__class__ = _mixed(_AUXILIARIES, AuxiliaryNorm, type(auxiliary))
     norm._modules[AUXILIARY] = auxiliary
@@ -213,7 +216,7 @@ def _add_auxiliary(norm: Any) -> None:
         norm._afan_hooked = True
 
 
-def adopt_norms(model: nn.Module, policy: str) -> int:
+def adopt_norms(model: nn.Module, policy: str) -> List[PassAwareNorm]:
     """Make every batch norm of a model pass-aware, in place, keeping its parameters, buffers and keys.
 
     Safe to call again: after mmengine or torch has replaced layers (conversion to or from SyncBN creates new stock
@@ -224,17 +227,18 @@ def adopt_norms(model: nn.Module, policy: str) -> int:
         policy: ``afan.batch_norm``; ``'separate'`` gives each layer an auxiliary norm.
 
     Returns:
-        Number of pass-aware norms in the model.
+        The pass-aware norms of the model.
     """
-    norms: List[nn.Module] = []
+    norms: List[Any] = []
     inner = {id(m._modules[AUXILIARY]) for m in model.modules() if m._modules.get(AUXILIARY) is not None}
     for module in model.modules():
         if not isinstance(module, _BatchNorm) or id(module) in inner:
             continue
         if not isinstance(module, PassAwareNorm):
-            module.__class__ = _mixed(_ADOPTED, PassAwareNorm, type(module))  # type: ignore[assignment]
+            adopted: Any = _mixed(_ADOPTED, PassAwareNorm, type(module))
+            module.__class__ = adopted
         norms.append(module)
     for norm in norms:
-        if AUXILIARY in norm._modules or (getattr(norm, 'policy', None) or policy) == 'separate':
+        if AUXILIARY in norm._modules or (norm.policy or policy) == 'separate':
             _add_auxiliary(norm)
-    return len(norms)
+    return norms

@@ -3,16 +3,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .factory import afan_model
-from .mixin import AFANModelMixin
+from ..naming import stock_name
+from ..registry import MODELS
+from .model import AFANModelMixin, afan_model
 
 __all__ = ['AFANModelMixin', 'afan_model']
 
 
 def __getattr__(name: str) -> Any:
     # Pickle and mmengine's checkpoint meta data find classes as attributes of their module.
-    if name.startswith('AFAN'):
-        from ..registry import MODELS
+    if stock_name(name):
         try:
             return MODELS.get(name)
         except KeyError as error:

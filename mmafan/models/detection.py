@@ -5,37 +5,33 @@ from typing import Any, List, Sequence
 
 from torch import nn
 
-from ..passes import Batch
-from ..passes.calls import WatchedCall, snapshot
-from .mixin import AFANModelMixin
+from ..replay import Batch
+from ..replay.calls import WatchedCall
+from .codebase import Codebase
 
 # What a two-stage detector does outside of modules: name of its part, and of the part's method.
 _WHOLE_CALLS = (('rpn_head', 'loss_and_predict'), ('roi_head', 'bbox_loss'), ('roi_head', 'mask_loss'),
                 ('roi_head', 'semantic_loss'), ('roi_head', 'global_context_loss'), ('semantic_head', 'loss'))
 
 
-class AFANDetectorMixin(AFANModelMixin):
-    """Behaviour of ``AFAN<Stock>`` for every stock mmdet detector.
+class Detection(Codebase):
+    """Stock mmdet detectors.
 
     In a two-stage detector all passes of a step see the proposals of the clean one and its sampled RoIs, so that clean
     and adversarial losses are paired. At a tap after the RPN its losses are not computed again, and branches that the
     tap's ``losses`` leave out (the mask head, for a tap in the box head) do not run.
     """
+    changes_batches = True  # some heads turn masks into tensors or take proposals out of the data samples
 
-    def _watched_calls(self) -> Sequence[WatchedCall]:
-        """Return what is replayed beside modules, in each detector there is (a student and its teacher)."""
+    def watched_calls(self, model: nn.Module) -> Sequence[WatchedCall]:
+        """Methods of each detector there is (a student and its teacher)."""
         calls: List[WatchedCall] = []
-        for module in self.modules():  # type: ignore[attr-defined]
+        for module in model.modules():
             if isinstance(getattr(module, 'roi_head', None), nn.Module):
                 calls += _calls_of(module)
         return calls
 
-    def _own_copy(self, batch: Batch) -> Batch:
-        """Copy the data samples: some heads turn masks into tensors or take proposals out of them."""
-        args, kwargs = snapshot(lambda tensor: tensor, (batch.args, batch.kwargs))
-        return Batch(args, kwargs)
-
-    def _lacks_targets(self, batch: Batch) -> bool:
+    def lacks_targets(self, batch: Batch) -> bool:
         """Whether an image has no boxes."""
         samples = [v for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, (list, tuple))
                    for v in value]
@@ -59,4 +55,4 @@ def _calls_of(detector: Any) -> List[WatchedCall]:
     return calls
 
 
-MIXIN = AFANDetectorMixin
+CODEBASE = Detection()

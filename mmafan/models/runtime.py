@@ -1,129 +1,60 @@
-"""What an A-FAN model keeps between steps, outside its parameters, buffers and state dict."""
+"""What an A-FAN model keeps between steps, outside its parameters, buffers and state dict, by how long it lives."""
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Set
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, Iterator, Optional
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
-from ..passes.checkpointing import checkpointing_of_passes
-from ..passes.forward_state import Place, RegionState
+from ..replay import Facts
+from ..replay.checkpointing import checkpointing_of_passes
+from ..replay.forward_state import RegionState
+from .codebase import Codebase
+from .norms import ModelNorms
 
 
-class LearnedStrengths:
-    """One learned factor per tap on its strengths, with an SGD of its own (the authors' ``main_learnable.py``).
-
-    They are no parameters of the model, so that its state dict stays the stock model's;
-    :class:`mmafan.hooks.AdvFeatureHook` steps them and keeps them in the checkpoint.
-
-    Args:
-        config: Rate, momentum, penalty and start.
-        names: Names of the taps.
-    """
-
-    def __init__(self, config: LearnStrengthsConfig, names: Any) -> None:
-        self.config = config
-        start = 1 / len(names) if config.init is None else config.init
-        self.factors: Dict[str, Tensor] = {n: torch.tensor(float(start), requires_grad=True) for n in names}
-        self._momenta: Dict[str, Tensor] = {n: torch.zeros(()) for n in names}
-
-    def step(self, grad_scale: float = 1.0) -> None:
-        """Update from the accumulated gradients, then move back to the plane ``sum w = 1``.
-
-        Args:
-            grad_scale: What the gradients have been multiplied with (the loss scale of mixed precision).
-        """
-        with torch.no_grad():
-            for name, factor in self.factors.items():
-                gradient = torch.zeros(()) if factor.grad is None else factor.grad / grad_scale
-                all_reduce(gradient, op='mean')
-                factor.grad = None
-                if not torch.isfinite(gradient):  # mixed precision overflowed: its step is skipped too
-                    continue
-                momentum = self._momenta[name]
-                momentum.mul_(self.config.momentum).add_(gradient + self.config.l1 * factor.sign())
-                factor.sub_(momentum, alpha=self.config.lr)
-            shift = (sum(self.factors.values()) - 1) / len(self.factors)
-            for factor in self.factors.values():
-                factor.sub_(shift)
-
-    def state_dict(self) -> Dict[str, Dict[str, float]]:
-        """Factors and momenta as plain numbers."""
-        return {'factors': {n: float(v) for n, v in self.factors.items()},
-                'momenta': {n: float(v) for n, v in self._momenta.items()}}
-
-    def load_state_dict(self, state: Dict[str, Dict[str, float]]) -> None:
-        """Restore what :meth:`state_dict` gave; taps it does not name keep their values."""
-        for target, values in ((self.factors, state['factors']), (self._momenta, state['momenta'])):
-            for name in target.keys() & values.keys():
-                target[name].data.fill_(values[name])
-
-
-class AFANRuntime:
-    """Run-time state of an A-FAN model; the hook sets it, the model reads it.
+@dataclass
+class Controls:
+    """What whoever trains sets before a step; :class:`mmafan.hooks.AdvFeatureHook` does.
 
     Attributes:
-        config: The validated ``afan=dict(...)``.
         strength_scale: Factor on all strengths in [0, 1]; 0 switches A-FAN off.
         iteration: Number of the training step, the seed of the attack's own draws.
-        checked: Whether the first training pass has proven the taps to work.
-        changed_in_place: Names of the modules in the head whose outputs are changed in place; None: not known yet.
-        changed_state: What a forward changes beside norms, which adversarial passes leave alone; None: not known yet.
-        other_losses: By tap, names of the losses that do not depend on it.
-        unused: By tap, names of the modules before it whose outputs adversarial passes do not read; None: not known.
-        idle_calls: By tap, the watched calls its losses do not depend on; None: not known yet.
-        hooked: Whether a hook is in charge.
-        wrapped: Whether a wrapper of ours asks for the single-graph loss.
         measure: Whether to take measurements in this step.
+        hooked: Whether a hook is in charge.
+        loss_scaler: Of mixed precision, where there is one.
+    """
+    strength_scale: float = 1.0
+    iteration: int = 0
+    measure: bool = True
+    hooked: bool = False
+    loss_scaler: Any = None
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**vars(self), 'loss_scaler': None}  # which refuses to be copied in the middle of a step
+
+
+@dataclass
+class Meters:
+    """What steps report.
+
+    Attributes:
         diagnostics: Latest measurements by name, each a tensor of no dimension.
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
-        num_samples: By tap, number of samples attacked or skipped; both since the hook last looked.
-        num_passes: Number of adversarial passes since the hook last looked.
-        stepped: Whether a step of A-FAN ran since the hook last looked.
-        num_waits: Number of steps whose batch was no proof of the taps.
-        num_norms: Number of pass-aware norms the model was built with.
+        num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
+        num_passes: Number of adversarial passes since the meters were last reset.
+        stepped: Whether a step of A-FAN ran since then.
     """
-
-    def __init__(self, config: AFANConfig) -> None:
-        self.config = config
-        self.strength_scale = 1.0
-        self.iteration = 0
-        self.checked = False
-        self.changed_in_place: Optional[Set[str]] = None
-        self.changed_state: Optional[List[Place]] = None
-        self.other_losses: Dict[str, Set[str]] = {}
-        self.unused: Optional[Dict[str, Set[str]]] = None
-        self.idle_calls: Optional[Dict[str, Set[int]]] = None
-        self.hooked = False
-        self.wrapped = False
-        self.grad_scale = 1.0
-        self.measure = True
-        self.diagnostics: Dict[str, Tensor] = {}
-        self.num_skipped: Dict[str, Tensor] = {}
-        self.num_samples: Dict[str, int] = {}
-        self.num_passes = 0
-        self.stepped = False
-        self.num_waits = 0
-        self.num_norms = 0
-        self.norm_policies: Dict[str, str] = {}
-        self.learned: Optional[LearnedStrengths] = None
-        if config.learn_strengths is not None:
-            active = [name for name, tap in config.taps.items() if tap.active]
-            if len(active) < 2:
-                raise ValueError(f'afan.learn_strengths needs at least two taps with a weight above 0, because the '
-                                 f'learned factors sum to 1, got {active}')
-            self.learned = LearnedStrengths(config.learn_strengths, active)
-        self._inside = False
-
-    @property
-    def taps(self) -> Dict[str, TapConfig]:
-        """The taps that take part in this step; empty where A-FAN is off."""
-        if self.strength_scale <= 0:
-            return {}
-        return {name: tap for name, tap in self.config.taps.items() if tap.active}
+    diagnostics: Dict[str, Tensor] = field(default_factory=dict)
+    num_skipped: Dict[str, Tensor] = field(default_factory=dict)
+    num_samples: Dict[str, int] = field(default_factory=dict)
+    num_passes: int = 0
+    stepped: bool = False
 
     def count_samples(self, tap: str, num_skipped: Tensor, num_samples: int) -> None:
         """Add one attack's samples to the counts, without waiting for the device."""
@@ -136,10 +67,103 @@ class AFANRuntime:
         self.num_skipped, self.num_samples = {}, {}
         return shares
 
+
+class LearnedStrengths:
+    """One learned factor per tap on its strengths, with an SGD of its own (the authors' ``main_learnable.py``).
+
+    They are no parameters of the model, so that its state dict stays the stock model's;
+    :class:`mmafan.hooks.AdvFeatureHook` steps them and keeps them in the checkpoint.
+
+    Args:
+        config: Rate, momentum, penalty and start.
+        names: Names of the taps.
+
+    Raises:
+        ValueError: For fewer than two taps.
+    """
+
+    def __init__(self, config: LearnStrengthsConfig, names: Iterable[str]) -> None:
+        names = list(names)
+        if len(names) < 2:
+            raise ValueError(f'afan.learn_strengths needs at least two taps with a weight above 0, because the '
+                             f'learned factors sum to 1, got {names}')
+        self.config = config
+        start = 1 / len(names) if config.init is None else config.init
+        self.factors: Dict[str, Tensor] = {n: torch.tensor(float(start), requires_grad=True) for n in names}
+        self._momenta: Dict[str, Tensor] = {n: torch.zeros(()) for n in names}
+
+    def factor_on(self, name: str, device: torch.device) -> Tensor:
+        """Return the factor of a tap; from then on it lives on the device."""
+        if self.factors[name].device != device:
+            self.factors[name] = self.factors[name].detach().to(device).requires_grad_()
+            self._momenta[name] = self._momenta[name].to(device)
+        return self.factors[name]
+
+    def step(self, grad_scale: float | Tensor = 1.0) -> None:
+        """Update from the accumulated gradients, then move back to the plane ``sum w = 1``.
+
+        Args:
+            grad_scale: What the gradients have been multiplied with (the loss scale of mixed precision).
+        """
+        with torch.no_grad():
+            for name, factor in self.factors.items():
+                gradient = torch.zeros_like(factor) if factor.grad is None else factor.grad / grad_scale
+                all_reduce(gradient, op='mean')
+                factor.grad = None
+                finite = torch.isfinite(gradient)  # mixed precision overflowed: its step is skipped too
+                old = self._momenta[name]
+                new = old * self.config.momentum + gradient + self.config.l1 * factor.sign()
+                self._momenta[name] = torch.where(finite, new, old)
+                factor.sub_(torch.where(finite, new * self.config.lr, torch.zeros_like(new)))
+            shift = (sum(self.factors.values()) - 1) / len(self.factors)
+            for factor in self.factors.values():
+                factor.sub_(shift)
+
+    def state_dict(self) -> Dict[str, Dict[str, float]]:
+        """Factors and momenta as plain numbers."""
+        return {'factors': {n: float(v.detach()) for n, v in self.factors.items()},
+                'momenta': {n: float(v) for n, v in self._momenta.items()}}
+
+    def load_state_dict(self, state: Dict[str, Dict[str, float]]) -> None:
+        """Restore what :meth:`state_dict` gave; taps it does not name keep their values."""
+        for target, values in ((self.factors, state['factors']), (self._momenta, state['momenta'])):
+            for name in target.keys() & values.keys():
+                target[name].data.fill_(values[name])
+
+
+class AFANRuntime:
+    """Run-time state of an A-FAN model.
+
+    Attributes:
+        config: The validated ``afan=dict(...)``.
+        norms: The model's batch norms.
+        codebase: What is particular to the codebase of the stock model.
+        controls: See :class:`Controls`.
+        facts: What the first step has shown; None as long as none has proven the taps to work.
+        num_waits: Number of steps whose batch was no proof of the taps.
+        meters: See :class:`Meters`.
+        learned: Learned strengths, where the config asks for them.
+        inside: Whether a pass of A-FAN is running: the model's loss is then the stock one.
+        wrapped: Whether a wrapper of ours asks for the single-graph loss.
+    """
+
+    def __init__(self, config: AFANConfig, norms: ModelNorms, codebase: Codebase = Codebase()) -> None:
+        self.config, self.norms, self.codebase = config, norms, codebase
+        self.controls = Controls()
+        self.facts: Optional[Facts] = None
+        self.num_waits = 0
+        self.meters = Meters()
+        self.learned: Optional[LearnedStrengths] = None
+        if config.learn_strengths is not None:
+            self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
+        self.inside = self.wrapped = False
+
     @property
-    def inside(self) -> bool:
-        """Whether a pass of A-FAN is running: the model's loss is then the stock one."""
-        return self._inside
+    def taps(self) -> Dict[str, TapConfig]:
+        """The taps that take part in this step; empty where A-FAN is off."""
+        if self.controls.strength_scale <= 0:
+            return {}
+        return {name: tap for name, tap in self.config.taps.items() if tap.active}
 
     @contextmanager
     def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:
@@ -148,13 +172,14 @@ class AFANRuntime:
         Args:
             model: The model, whose state checkpointed regions find as it was when they are recomputed.
         """
-        if self._inside:
+        if self.inside:
             yield
             return
-        self._inside = True
-        regions = None if model is None else RegionState(model, lambda: self.changed_state, bool(self.taps))
+        self.inside = True
+        places, protects = None if self.facts is None else self.facts.changed_state, bool(self.taps)
+        regions = functools.lru_cache(maxsize=None)(functools.partial(RegionState, model, places, protects))
         try:
-            with checkpointing_of_passes(regions):
+            with checkpointing_of_passes(None if model is None else regions, protects):
                 yield
         finally:
-            self._inside = False
+            self.inside = False

@@ -22,32 +22,15 @@ def attack_features(model: Any, data: dict, tap: str, prepared: bool = False) ->
         Clean and fully perturbed feature, detached.
 
     Raises:
-        ValueError: If there is no tap of that name.
+        ValueError: As of :func:`mmafan.models.tap_attack.attack_tap`.
     """
-    from ..models.tail import Tail
-    from ..passes import Batch, Recording
-    from ..passes.attack import Attack
-    from ..passes.tap import INPUTS
-    taps = model.afan.config.taps
-    if tap not in taps:
-        raise ValueError(f'tap must be one of {tuple(taps)}, got {tap!r}')
+    from ..models.tap_attack import attack_tap
+    from ..replay import Batch
     training = model.training
     model.eval()
     try:
         batch = Batch((), data if prepared else model.data_preprocessor(data, False))
-
-        def run(batch: Any) -> Any:
-            with model.afan.entered():
-                return model(*batch.args, **batch.kwargs, mode='loss')
-
-        recording = Recording(model, {tap: taps[tap]}, batch.size)
-        with recording, torch.enable_grad():
-            if taps[tap].module == INPUTS:
-                batch = batch.with_inputs(recording.record_inputs(batch.inputs))
-            losses = run(batch)
-        tail = Tail(model, recording, batch, run, tap)
-        attack = Attack(taps[tap], tail.features, torch.Generator().manual_seed(0))
-        attack.run(tail.clean_gradients(losses), tail.gradients)
+        attack = attack_tap(model, batch, tap, generator=torch.Generator().manual_seed(0)).attack
     finally:
         model.train(training)
     return attack.clean[0], attack.adversarial[0]

@@ -11,7 +11,7 @@ PathLike = Union[str, Path]
 
 def draw_statistics_shift(layers: Mapping[str, Mapping[str, Any]], path: Optional[PathLike] = None,
                           title: str = '') -> Any:
-    """Draw how far mean and deviation of the features move, layer by layer, in one panel each.
+    """Draw how far mean and standard deviation of the features move, layer by layer, in one panel each.
 
     Args:
         layers: By arm, by layer, a :class:`mmafan.analysis.statistics_shift.Shift`; the same layers in every arm.
@@ -24,7 +24,7 @@ def draw_statistics_shift(layers: Mapping[str, Mapping[str, Any]], path: Optiona
     names = list(next(iter(layers.values())))
     figure, panels = _panels(2, len(names))
     for panel, field, label in zip(panels, ('mean', 'deviation'), (
-            'shift of the mean (clean deviations)', 'shift of the deviation (|log ratio|)')):
+            'shift of the mean (clean standard deviations)', 'shift of the standard deviation (|log ratio|)')):
         for (arm, shifts), marker in zip(layers.items(), 'osD^v*'):
             panel.plot(range(len(names)), [getattr(shifts[name], field) for name in names], marker=marker, markersize=5,
                        linewidth=1.5, linestyle='--' if arm.startswith('noise') else '-', label=arm)

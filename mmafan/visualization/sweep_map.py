@@ -58,7 +58,7 @@ def draw_sweep(cells: Sequence[Mapping[str, Any]],
         panel.set_xticklabels([f'{step:g}' for step in steps])
         panel.set_yticks(range(len(taps)))
         panel.set_yticklabels(taps)
-        panel.set_xlabel(f'step size ({"deviations" if step_unit == "std" else "absolute"})')
+        panel.set_xlabel(f'step size ({"standard deviations" if step_unit == "std" else "absolute"})')
         if strength is not None:
             panel.set_title(f'strength {strength:g}', fontsize=10)
     bar = figure.colorbar(picture, ax=list(panels))

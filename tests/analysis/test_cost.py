@@ -13,7 +13,7 @@ from torch import nn
 from mmafan.analysis.arm import baseline_model
 from mmafan.analysis.cost import StepCost, num_attack_passes, theoretical_cost
 from mmafan.analysis.data import image_size_of, random_batches
-from mmafan.analysis.timing import Clock, TailProbe, time_in_turn
+from mmafan.analysis.timing import Clock, SuffixProbe, time_in_turn
 from mmafan.config import TapConfig
 
 FOUR = (0.25, 0.5, 0.75, 1.0)
@@ -53,6 +53,27 @@ def test_ratios():
     assert json.loads(json.dumps(cost.to_dict()))['theory'] == 1.25
     assert set(StepCost(dict(baseline=2.0, afan=3.0), {}, {}, 1.5).ratios) == {
         'afan_over_baseline', 'afan_over_theory'}
+
+
+def test_marks_are_made_on_the_measured_device(monkeypatch):
+    """Which need not be the current one, whose stream would show no time."""
+    seen = []
+
+    class Event:
+
+        def __init__(self, enable_timing):
+            seen.append(enable_timing)
+
+        def record(self, stream):
+            seen.append(stream)
+
+    monkeypatch.setattr(torch.cuda, 'Event', Event)
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: seen.append(f'wait for {device}'))
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: f'stream of {device}')
+    clock = Clock('cuda:1')
+    clock.synchronize()
+    clock.mark()
+    assert seen == ['wait for cuda:1', True, 'stream of cuda:1']
 
 
 class HandClock:
@@ -102,7 +123,7 @@ def test_share_of_the_tail_is_what_lies_between_leaving_the_tap_and_coming_back(
         net(x).sum().backward()
         clock.now += 8  # the optimizer
 
-    probe = TailProbe(net, dict(early='0', late='1', all='inputs'), clock)
+    probe = SuffixProbe(net, dict(early='0', late='1', all='inputs'), clock)
     for _ in range(2):
         probe.run(step)
     assert probe.shares == dict(early=[19 / 30] * 2, late=[11 / 30] * 2, all=[1.0] * 2)
@@ -113,7 +134,7 @@ def test_probe_says_which_tap_gets_no_gradient():
     clock = HandClock()
     net = nn.Sequential(Wait(clock, 1, 2))
     with pytest.raises(ValueError, match=r"afan\.taps\.a\.module must name .* got '0'"):
-        TailProbe(net, dict(a='0'), clock).run(lambda: net(torch.ones(2)))
+        SuffixProbe(net, dict(a='0'), clock).run(lambda: net(torch.ones(2)))
 
 
 def test_steps_take_turns_and_the_warmup_does_not_count():

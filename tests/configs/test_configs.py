@@ -73,7 +73,7 @@ def train_step(cfg, model, batch):
     """One step as the runner makes it; returns log and largest change of a weight by part."""
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
-    model.afan.hooked = True  # as AdvFeatureHook does before training
+    model.afan.controls.hooked = True  # as AdvFeatureHook does before training
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     log = model.train_step(batch, wrapper)
     change = {}

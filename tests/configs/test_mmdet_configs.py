@@ -168,7 +168,7 @@ def train_steps(name, count=1):
     model.init_weights()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
-    model.afan.hooked = True  # as AdvFeatureHook does before training
+    model.afan.controls.hooked = True  # as AdvFeatureHook does before training
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     logs = [model.train_step(random_batch(with_masks=name.startswith('mask')), wrapper)
             for _ in range(count)]

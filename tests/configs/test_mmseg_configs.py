@@ -186,7 +186,7 @@ def train_steps(cfg, steps=1, count=2):
     model.init_weights()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
-    model.afan.hooked = True  # as AdvFeatureHook does before training
+    model.afan.controls.hooked = True  # as AdvFeatureHook does before training
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     batch = random_batch(cfg.model.decode_head.num_classes, count=count)
     logs = [model.train_step(copy.deepcopy(batch), wrapper) for _ in range(steps)]

@@ -15,7 +15,7 @@ from mmafan import afan_model
 from mmafan.engine import AFANDistributedDataParallel
 from mmafan.hooks import AdvFeatureHook
 from mmafan.hooks.adv_feature_hook import training_state
-from mmafan.models.entry import unwrap
+from mmafan.models.model import unwrap
 
 TAPS = dict(s=dict(module='conv1', step_size=0.1, strengths=(0.5, 1.0)))
 
@@ -50,8 +50,8 @@ class Spy(Hook):
         self.scales, self.passes, self.logs = [], [], []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.scales.append(runner.model.afan.strength_scale)
-        self.passes.append(runner.model.afan.num_passes)
+        self.scales.append(runner.model.afan.controls.strength_scale)
+        self.passes.append(runner.model.afan.meters.num_passes)
         scalars = runner.message_hub.log_scalars
         self.logs.append({k: scalars[k].current() for k in scalars if 'afan' in k})
 
@@ -120,7 +120,8 @@ def test_outside_of_the_schedule_training_is_stock(tmp_path):
 def test_measurements_are_logged_at_the_interval_without_the_word_loss(tmp_path):
     runner, spy = make_runner(tmp_path, AdvFeatureHook(interval=3), 1)
     runner.train()
-    assert set(spy.logs[0]) == {'train/afan_s_relative_size', 'train/afan_s_skipped_share', 'train/afan_strength_scale'}
+    assert set(spy.logs[0]) == {'train/afan_s_relative_size', 'train/afan_s_skipped_share', 'train/afan_strength_scale',
+                                'train/afan_s_adversarial_to_clean'}
     assert spy.logs[0]['train/afan_s_skipped_share'] == 0 and spy.logs[0]['train/afan_s_relative_size'] > 0
     sizes = [log['train/afan_s_relative_size'] for log in spy.logs]
     assert sizes[0] == sizes[1] != sizes[2]  # measured at the first and the third iteration
@@ -205,3 +206,47 @@ def test_compile_is_refused_without_the_hook(tmp_path, group, wrapped):
         runner.train()
     assert runner.iter == 0
     assert all(torch.equal(value, before[name]) for name, value in unwrap(runner.model).state_dict().items())
+
+
+class CleanLosses(Hook):
+
+    def __init__(self):
+        self.values = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.values.append(float(outputs['clean_loss' if 'clean_loss' in outputs else 'loss']))
+
+
+def test_strengths_follow_how_well_the_training_set_is_fitted(tmp_path):
+    """The mean looks back on an epoch of four iterations; each iteration has the factor of those before it."""
+    seen = CleanLosses()
+    afan = dict(taps=TAPS, clean_weight=0.5)
+    runner, spy = make_runner(tmp_path, AdvFeatureHook(fit_threshold=0.99, begin=1), afan=afan)
+    runner.register_hook(seen)
+    runner.train()
+    mean = highest = 0.0
+    for k, (loss, scale) in enumerate(zip(seen.values, spy.scales)):
+        factor = min(max(0, 1 - mean / (0.99 * highest)), 1) if highest else 0
+        assert scale == pytest.approx(factor if k >= 4 else 0, abs=1e-6)
+        loss /= 0.5 if scale > 0 else 1  # weighted in the log
+        mean += (loss - mean) / min(k + 1, 4)
+        highest = max(highest, mean)
+    assert 0 < spy.scales[-1] < 1
+
+
+def test_the_fit_survives_a_resume(tmp_path):
+    runner, whole = make_runner(tmp_path / 'whole', AdvFeatureHook(fit_threshold=1.0))
+    runner.train()
+    first, _ = make_runner(tmp_path / 'parts', AdvFeatureHook(fit_threshold=1.0), epochs=2)
+    first.train()
+    second, spy = make_runner(tmp_path / 'parts', AdvFeatureHook(fit_threshold=1.0), resume=True)
+    second.train()
+    assert spy.scales == whole.scales[8:] and max(spy.scales) > 0
+    for one, other in zip(runner.model.parameters(), second.model.parameters()):
+        assert torch.equal(one, other)
+
+
+def test_the_ratio_of_the_losses_is_logged(tmp_path):
+    runner, spy = make_runner(tmp_path, AdvFeatureHook(interval=2), epochs=1)
+    runner.train()
+    assert spy.logs[-1]['train/afan_s_adversarial_to_clean'] > 1

@@ -44,7 +44,7 @@ class ProcessNorm(torch.nn.BatchNorm2d):
 
 
 def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps=1, tap='backbone.layer1', unused=False,
-          checkpointed=None, norm='BN', dtype='float64', schedule='auto',
+          checkpointed=None, norm='BN', dtype='float64', schedule='auto', device='cpu',
           **_):
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
@@ -63,7 +63,7 @@ def build(policy='batch', norm_eval=True, learned=False, fraction=1.0, num_steps
         model.spare = torch.nn.Parameter(torch.ones(2))
     dtype = getattr(torch, dtype)
     model.data_preprocessor.register_forward_hook(lambda _, __, d: {**d, 'inputs': d['inputs'].to(dtype)})
-    return model.to(dtype).train()
+    return model.to(device, dtype).train()
 
 
 def batches(rank, world_size, steps=3, size=8):
@@ -86,21 +86,22 @@ def train(model, inner, rank, world_size, accumulation=1, clip=None, off=1, loss
     kind = OptimWrapper if loss_scale is None else functools.partial(Float16OptimWrapper, loss_scale)
     wrapper = kind(optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
                    accumulative_counts=accumulation, clip_grad=clip)
-    inner.afan.hooked = True
+    inner.afan.controls.hooked = True
     parts = [batch for batch in batches(rank, world_size) for _ in range(accumulation)]
     wrapper.initialize_count_status(model, 0, len(parts))
     for number, batch in enumerate(parts):
         step = number // accumulation
         if step < skip:
             continue
-        inner.afan.strength_scale = float(step != off)
+        inner.afan.controls.strength_scale = float(step != off)
         if loss_scale is not None:
-            inner.afan.grad_scale = wrapper.loss_scaler.get_scale()  # as the hook does
+            inner.afan.controls.loss_scaler = wrapper.loss_scaler  # as the hook does
+        scale = 1.0 if loss_scale is None else wrapper.loss_scaler.get_scale()
         if step == overflow and rank == 1:
             batch['inputs'] = [image * float('inf') for image in batch['inputs']]
         model.train_step(batch, wrapper)
         if inner.afan.learned is not None and step != off:
-            inner.afan.learned.step(inner.afan.grad_scale)
+            inner.afan.learned.step(scale)
     state = dict(model.state_dict())
     state = {name[7:] if name.startswith('module.') else name: value for name, value in state.items()}
     if inner.afan.learned is not None:
@@ -133,7 +134,7 @@ def count_reductions(model):
 def main():
     out, options = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
+    torch.distributed.init_process_group(options.get('backend', 'gloo'))
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     inner = build(**options)
     kind = options.get('wrapper', 'MMDistributedDataParallel')
@@ -144,7 +145,7 @@ def main():
         from mmpretrain.models.backbones.resnet import BasicBlock
         from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
         apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, BasicBlock))
-    counts = {} if sharded else count_reductions(model)
+    counts = count_reductions(model) if options.get('counted', not sharded) else {}
     runs = count_runs(inner)
     state = train(model, inner, rank, world_size, **options)
     torch.save(dict(state=state, counts=counts, runs=len(runs)), f'{out}/rank{rank}.pth')

@@ -40,7 +40,7 @@ def one_process(task, accumulation):
     model = tasks_worker.build(task)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     tasks_worker.train(model, task, 0, 1, accumulation)
-    assert model.afan.iteration == tasks_worker.NUM_STEPS * accumulation  # A-FAN ran with every batch
+    assert model.afan.controls.iteration == tasks_worker.NUM_STEPS * accumulation  # A-FAN ran with every batch
     return before, model.state_dict(), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

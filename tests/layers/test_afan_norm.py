@@ -22,7 +22,7 @@ from torch import nn
 import mmafan
 from mmafan.layers import AFANNorm, PassAwareNorm, adopt_norms
 from mmafan.layers.afan_norm import AuxiliaryNorm
-from mmafan.passes import PassKind, running_pass
+from mmafan.replay import PassKind, running_pass
 
 POLICIES = ('shared', 'batch', 'frozen', 'separate')
 KINDS = (PassKind.ATTACK, PassKind.ADVERSARIAL)
@@ -392,7 +392,7 @@ def test_adopted_norm(cls, shape, policy):
     model = nn.Sequential(randomise(cls(4)), nn.ReLU())
     stock = copy.deepcopy(model[0])
     tensors = {k: id(v) for k, v in [*model.named_parameters(), *model.named_buffers()]}
-    assert adopt_norms(model, policy) == 1
+    assert len(adopt_norms(model, policy)) == 1
     norm = model[0]
     now = dict([*model.named_parameters(), *model.named_buffers()])
     assert {k: id(now[k]) for k in tensors} == tensors
@@ -423,7 +423,7 @@ def test_adopted_norm_keeps_the_forward_of_its_class(policy):
 
 def test_sync_norm_is_adopted():
     model = nn.Sequential(nn.SyncBatchNorm(4))
-    assert adopt_norms(model, 'separate') == 1
+    assert len(adopt_norms(model, 'separate')) == 1
     assert isinstance(model[0], PassAwareNorm) and isinstance(model[0], nn.SyncBatchNorm)
     assert isinstance(model[0].auxiliary, nn.SyncBatchNorm) and set(model[0].state_dict()) == STOCK_KEYS
     x = torch.randn(3, 4, 2, 2)
@@ -439,19 +439,19 @@ def test_sync_norm_is_adopted():
 def test_adopting_again_changes_nothing(policy):
     block = adopted(Block(), policy)
     before = {n: (id(m), type(m)) for n, m in block.named_modules()}
-    assert adopt_norms(block, policy) == 2
+    assert len(adopt_norms(block, policy)) == 2
     assert {n: (id(m), type(m)) for n, m in block.named_modules()} == before
     assert len(block.state_dict()) == len(Block().state_dict())
 
 
 def test_model_without_norms():
-    assert adopt_norms(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)), 'separate') == 0
+    assert len(adopt_norms(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)), 'separate')) == 0
 
 
 def test_auxiliary_is_given_where_the_layer_or_the_model_asks_for_it():
     block = Block(AFANNorm)
     block.norm = AFANNorm(4, policy='separate')
-    assert adopt_norms(block, 'frozen') == 2
+    assert len(adopt_norms(block, 'frozen')) == 2
     assert block.norm._modules.get('auxiliary') is not None and 'auxiliary' not in block.inner[1]._modules
 
 
@@ -467,11 +467,11 @@ def test_conversions_keep_the_state_and_adoption_repairs_the_norms(policy):
     reference = copy.deepcopy(block)
     sync = nn.SyncBatchNorm.convert_sync_batchnorm(block)
     assert not isinstance(sync.norm, PassAwareNorm), 'the conversion keeps the class now: adopting again can go'
-    assert adopt_norms(sync, policy) == 2
+    assert len(adopt_norms(sync, policy)) == 2
     assert isinstance(sync.norm, PassAwareNorm) and isinstance(sync.norm, nn.SyncBatchNorm)
     assert_same_state(state(sync), weights)
     back = revert_sync_batchnorm(sync)
-    assert adopt_norms(back, policy) == 2
+    assert len(adopt_norms(back, policy)) == 2
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in back.modules())
     assert_same_state(state(back), weights)
     assert_same_state({k: v.detach() for k, v in back.named_parameters()}, parameters)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 
-from mmafan.passes import PassKind, current_pass
+from mmafan.replay import PassKind, current_pass
 
 from ..half import Float16OptimWrapper
 
@@ -37,7 +37,7 @@ def perturbation(seen):
 def train(model, batch, scale=1024.0, dtype=torch.float16, count=1):
     wrapper = Float16OptimWrapper(scale, dtype, optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
     model.train()
-    model.afan.hooked = True
+    model.afan.controls.hooked = True
     for _ in range(count):
         model.train_step(dict(batch, inputs=list(batch['inputs'])), wrapper)
     return wrapper

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
 from mmafan import afan_model
-from mmafan.passes.forward_state import RegionState
+from mmafan.replay.forward_state import RegionState
 
 from ..training import step
 
@@ -188,7 +188,7 @@ def train_stateful(checkpointed, tap_first=True, num_calls=1, off=False, stock=F
     model = StockNet(part, checkpointed) if stock else Net(part, checkpointed, afan=afan_of('part.tap', **fields))
     model = model.double()
     if off:
-        model.afan.strength_scale = 0.0
+        model.afan.controls.strength_scale = 0.0
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     for seed in range(3):
         torch.manual_seed(seed)
@@ -217,7 +217,7 @@ def test_state_is_that_of_stock_checkpointing_while_afan_is_off(num_calls):
 
 def test_regions_share_the_copies_of_what_does_not_change_between_them():
     model = nn.Sequential(Counter(), Counter())
-    regions = RegionState(model, lambda: None, afan_is_on=True)
+    regions = RegionState(model, None, protects=True)
     before = regions.read()
     model[0](torch.ones(1))
     after = regions.read()
@@ -236,7 +236,7 @@ def test_torch_is_left_as_it_was(tiny_classifier, tiny_batch):
 
 
 def test_stock_checkpointing_is_still_reentrant():
-    """Where torch's default has changed, the swap in ``mmafan.passes.checkpointing`` is no longer needed."""
+    """Where torch's default has changed, the swap in ``mmafan.replay.checkpointing`` is no longer needed."""
     weight = torch.ones(1, requires_grad=True)
     seen = []
     torch_checkpoint.checkpoint(lambda x: seen.append(torch.is_grad_enabled()) or x * 2, weight).sum().backward()

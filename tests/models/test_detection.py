@@ -251,17 +251,17 @@ def test_a_first_batch_without_boxes_proves_nothing():
     for fields in ({}, dict(losses=['loss_bbox']), dict(attack_losses=[['loss_cls'], ['loss_bbox']])):
         model = build('retinanet', dict(taps=dict(a=tap('backbone.layer2', **fields))), **cfg)
         step(model, batch_for('retinanet', num_boxes=(0, 0)))
-        assert not model.afan.checked
+        assert model.afan.facts is None
         log, _ = step(model, batch_for('retinanet'))
-        assert model.afan.checked and 'adv_a_1.loss_bbox' in log
+        assert model.afan.facts is not None and 'adv_a_1.loss_bbox' in log
 
 
 def test_batches_without_boxes_forever_are_checked_in_the_end():
     model = build('retinanet', dict(taps=dict(a=tap('backbone.layer2'))))
     for _ in range(21):
-        assert not model.afan.checked
+        assert model.afan.facts is None
         step(model, batch_for('retinanet', num_boxes=(0, 0)))
-    assert model.afan.checked
+    assert model.afan.facts is not None
 
 
 @pytest.mark.parametrize('empty_first', [True, False])
@@ -349,8 +349,8 @@ def test_pairing_does_not_need_replay(seen):
 
 
 def test_noise_pays_for_no_gradient(monkeypatch):
-    from mmafan.models.tail import Tail
-    monkeypatch.setattr(Tail, '_attack_gradients', lambda *_: 1 / 0)
+    from mmafan.models.suffix import Suffix
+    monkeypatch.setattr(Suffix, '_attack_gradients', lambda *_: 1 / 0)
     for schedule in ('two_phase', 'single_graph'):
         model = build('retinanet', dict(schedule=schedule, taps=dict(
             a=tap('backbone.layer2', direction='random_sign', attack_losses='loss_cls'))))

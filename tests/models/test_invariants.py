@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 
-from mmafan.passes import PassKind, current_pass, replay
+from mmafan.replay import PassKind, current_pass, replay
 
 PREPROCESSOR = dict(type='ClsDataPreprocessor', num_classes=3)
 DROPOUT = dict(backbone=dict(drop_path_rate=0.3))
@@ -66,7 +66,7 @@ def test_off_is_the_stock_model_bit_for_bit(how, tiny_classifier, tiny_batch):
     afan = dict(taps=dict(s=None)) if how == 'none' else taps(weight=0.0 if how == 'weight' else 1.0)
     model = tiny_classifier(afan=dict(afan, clean_weight=0.5), **DROPOUT)
     if how == 'schedule':
-        model.afan.strength_scale = 0.0
+        model.afan.controls.strength_scale = 0.0
     assert train(model, batches) == expected
     assert torch.equal(torch.rand(3), stream[0]) and np.array_equal(np.random.rand(3), stream[1])
     assert random.random() == stream[2]
@@ -131,7 +131,7 @@ def test_the_attack_raises_the_loss_more_than_random_signs(tiny_classifier, tiny
             probe = tiny_classifier(afan=dict(taps(strengths=1.0, reinject=False, direction=direction),
                                               batch_norm='batch'))
             probe.load_state_dict(model.state_dict())
-            probe.afan.iteration = seed
+            probe.afan.controls.iteration = seed
             losses = probe.train().loss(**batch)
             found.append(float(losses['adv_s_0.loss'].detach() - losses['clean_loss'].detach()))
     assert min(gains['gradient']) > 0
@@ -192,28 +192,24 @@ def test_an_exception_in_a_pass_leaves_no_trace(schedule, kind, tiny_classifier,
     assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
 
 
-def test_taking_the_head_for_granted_is_noticed(tiny_classifier, tiny_batch, monkeypatch):
+def test_taking_the_prefix_for_granted_is_noticed(tiny_classifier, tiny_batch, monkeypatch):
     """A replay that replays nothing right (here: zeros) is refused before a weight changes."""
-    original = replay.replayed
-
-    def zeros(*args):
-        forward = original(*args)
-        return lambda *a, **k: forward(*a, **k) * 0
-
-    monkeypatch.setattr(replay, 'replayed', zeros)
+    original = replay.replayed_output
+    monkeypatch.setattr(replay, 'replayed_output', lambda *args: original(*args) * 0)
     model = tiny_classifier(afan=taps(module='backbone.layer2.1.conv2'), backbone=dict(out_indices=(0, 3)),
                             neck=dict(), head=dict())
     with pytest.raises(ValueError, match='afan.replay must be False'):
         train(model, [tiny_batch()])
 
 
-def test_the_head_really_does_not_run_again(tiny_classifier, tiny_batch):
+def test_the_prefix_really_does_not_run_again(tiny_classifier, tiny_batch):
     model, runs = tiny_classifier(afan=taps()), []
     for name in ('conv1', 'layer1.0.conv1', 'layer1.1.conv2', 'layer2.0.conv1'):
         conv = model.backbone.get_submodule(name)
         stock = conv._conv_forward
         conv._conv_forward = lambda *a, n=name, s=stock: (runs.append(n), s(*a))[1]
-    model.afan.checked = True  # without the proof of the first pass
+    train(model, [tiny_batch()])
+    runs.clear()  # those of the first step, which proves the tap
     train(model, [tiny_batch()])
     assert {n: runs.count(n) for n in runs} == {'conv1': 1, 'layer1.0.conv1': 1, 'layer1.1.conv2': 1,
                                                 'layer2.0.conv1': 5}
@@ -280,7 +276,7 @@ def test_a_non_finite_gradient_skips_that_sample(tiny_classifier, tiny_batch):
     adversarial = [f for kind, f in seen if kind is PassKind.ADVERSARIAL][-1]
     changed = (adversarial != clean).flatten(1).any(1)
     assert changed.tolist() == [True, False, True, True]
-    assert model.afan.pop_skipped_shares() == {'s': 1 / 8} and not model.afan.num_samples  # of 4 samples in 2 steps
+    assert model.afan.meters.pop_skipped_shares() == {'s': 1 / 8} and not model.afan.meters.num_samples  # of 4 samples in 2 steps
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert all(np.isfinite(float(v)) for v in log.values())
 
@@ -341,7 +337,7 @@ def test_learned_strengths_follow_the_authors_update(tiny_classifier, tiny_batch
     spread = {n: dict(FOUR, module=f'backbone.layer{i}', strengths=1.0, reinject=False)
               for i, n in enumerate(('a', 'b'), start=1)}
     model = tiny_classifier(afan=dict(taps=spread, learn_strengths=dict(lr=0.5, momentum=0.9, l1=0.1)))
-    model.afan.hooked = True
+    model.afan.controls.hooked = True
     learned = model.afan.learned
     weights, momenta = np.array([0.5, 0.5]), np.zeros(2)
     for seed in range(2):

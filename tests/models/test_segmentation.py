@@ -123,7 +123,7 @@ def test_clean_running_statistics(policy, sync):
     stock, afan = (build('deeplabv3plus', fields, sync_bn=sync)
                    for fields in (None, taps_of('deeplabv3plus', batch_norm=policy)))
     assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in afan.modules()) == sync
-    afan.afan.hooked = True
+    afan.afan.controls.hooked = True
     for seed in range(3):
         for model in (stock, afan):
             step(model, make_batch(seed=seed))

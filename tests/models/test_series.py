@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from mmafan.models.checks import check_model
+from mmafan.models.first_step import check_model
 from mmafan.models.series import find_series
 
 

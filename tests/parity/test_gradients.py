@@ -9,7 +9,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mmafan.models.tail import Tail
+from mmafan.models.suffix import Suffix
 
 from .reference import naive_step
 
@@ -110,7 +110,7 @@ def test_a_later_step_keeps_less_and_gives_the_same(config, tap, head, schedule)
     data, model = make_batch(), build(config, tap, schedule, dict(strengths=(0.5, 1.0), reinject=(False, True)))
     first, log = step_gradients(model, data)
     later, its_log = step_gradients(model, data)
-    assert 'backbone.conv1' in model.afan.unused['t'] or config is EFFICIENTNET and model.afan.unused['t']
+    assert 'backbone.conv1' in model.afan.facts.unread['t'] or config is EFFICIENTNET and model.afan.facts.unread['t']
     assert_same(later, first)
     assert its_log == pytest.approx(log, abs=1e-9)
 
@@ -173,13 +173,13 @@ def test_a_fraction_is_the_naive_step_on_the_chosen_samples(fraction, monkeypatc
     data = make_batch()
     model = build(RESNET18, 'backbone.layer2', 'two_phase', dict(fraction=fraction, strengths=(1.0, )))
     chosen = []
-    losses = Tail.losses
+    losses = Suffix.losses
 
     def spy(tail, features):
         chosen.append((tail.indices, features))
         return losses(tail, features)
 
-    monkeypatch.setattr(Tail, 'losses', spy)
+    monkeypatch.setattr(Suffix, 'losses', spy)
     _, log = step_gradients(model, data)
     indices, features = chosen[-1]
     assert len(indices) == 2 and features[0].shape[0] == 2

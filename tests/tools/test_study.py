@@ -24,6 +24,11 @@ def study(repo, monkeypatch):
 
 
 @pytest.fixture
+def summary(study):
+    return importlib.import_module('_summary')
+
+
+@pytest.fixture
 def write(repo, tmp_path):
 
     def write(**fields):
@@ -166,7 +171,7 @@ def test_a_study_of_several_data_sets(study, write):
         assert cfg.work_dir == os.path.join('work', found.data_set, 'long', 'seed_1')
 
 
-def test_the_verdict_by_hand(study):
+def test_the_verdict_by_hand(study, summary):
     """a - control is 2, 2.1, 1.9: mean 2, interval 4.302653 * 0.1 / sqrt(3) = 0.248; b - control is 1, -1, 0.3: mean
     0.1, deviation 1.0149; c - control is -1, -2, -3. The control is above the baseline by 1 in each seed."""
     arms = dict(baseline=study.Arm(stock=True), control=study.Arm(control=True), a=study.Arm(), b=study.Arm(),
@@ -174,8 +179,8 @@ def test_the_verdict_by_hand(study):
     found = study.Study('s.py', None, arms, 'm')
     results = dict(baseline={0: 0.0, 1: 1.0, 2: 2.0}, control={0: 1.0, 1: 2.0, 2: 3.0}, a={0: 3.0, 1: 4.1, 2: 4.9},
                    b={0: 2.0, 1: 1.0, 2: 3.3}, c={0: 0.0, 1: 0.0, 2: 0.0})
-    assert study.verdict(found, results).splitlines() == [
-        'Against baseline, control, the difference that is least sure:',
+    assert summary.verdict(found, results).splitlines() == [
+        'Against baseline, control, the worst case over the controls:',
         '- a: +2.00 ± 0.25 to control: beats all',
         '- b: +0.10 ± 2.52 to control: above all, not beyond chance',
         '- c: -2.00 ± 2.48 to control: does not beat all']
@@ -183,27 +188,27 @@ def test_the_verdict_by_hand(study):
     # mean 2 and interval 4.302653 * 3.5718 / sqrt(3) = 8.87; a - baseline is 1, 1.05, 0.95.
     found = study.Study('s.py', None, dict(baseline=study.Arm(), noise=study.Arm(control=True), a=study.Arm()), 'm')
     unsure = dict(baseline={0: 70., 1: 71., 2: 72.}, noise={0: 66., 1: 74., 2: 70.}, a={0: 71., 1: 72.05, 2: 72.95})
-    assert study.verdict(found, unsure).splitlines()[1:] == [
+    assert summary.verdict(found, unsure).splitlines()[1:] == [
         '- a: +2.00 ± 8.87 to noise: above all, not beyond chance']
     plain = study.Study('s.py', None, dict(baseline=study.Arm(stock=True), a=study.Arm()), 'm')
-    assert study.verdict(plain, results) == ''
+    assert summary.verdict(plain, results) == ''
 
 
-def test_the_table_by_hand(study):
+def test_the_table_by_hand(study, summary):
     """Differences +1, +2, +3: mean 2, deviation 1, and 4.302653 (t, 0.975, 2 degrees of freedom) / sqrt(3) = 2.484."""
     arms = dict(baseline=study.Arm(stock=True), a=study.Arm())
     found = study.Study('s.py', None, arms, 'm')
     results = dict(baseline={0: 10.0, 1: 20.0, 2: 30.0}, a={0: 11.0, 1: 22.0, 2: 33.0})
-    rows = study.summarise(found, results, dict(baseline=1.0, a=1.5))
+    rows = summary.summarise(found, results, dict(baseline=1.0, a=1.5))
     assert rows[0] == dict(arm='baseline', runs=3, mean=20.0, deviation=10.0, difference=None, interval=None,
                            compute=1.0)
     assert rows[1]['mean'] == 22 and rows[1]['difference'] == 2 and rows[1]['compute'] == 1.5
     assert rows[1]['interval'] == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
-    assert study.table(found, rows).splitlines()[2:] == ['| baseline | 3 | 20.00 | 10.00 |  | 1.00 |',
-                                                         '| a | 3 | 22.00 | 11.00 | +2.00 ± 2.48 | 1.50 |']
-    small = study.table(found, study.summarise(found, dict(baseline={0: 0.741}, a={0: 0.748}), {}))
+    assert summary.table(found, rows).splitlines()[2:] == ['| baseline | 3 | 20.00 | 10.00 |  | 1.00 |',
+                                                           '| a | 3 | 22.00 | 11.00 | +2.00 ± 2.48 | 1.50 |']
+    small = summary.table(found, summary.summarise(found, dict(baseline={0: 0.741}, a={0: 0.748}), {}))
     assert small.splitlines()[3] == '| a | 1 | 0.7480 |  | +0.0070 |  |'
-    [_, one] = study.summarise(found, dict(baseline={0: 1.0}, a={0: 3.0}), {})
+    [_, one] = summary.summarise(found, dict(baseline={0: 1.0}, a={0: 3.0}), {})
     assert (one['deviation'], one['difference'], one['interval'], one['compute']) == (None, 2.0, None, None)
 
 

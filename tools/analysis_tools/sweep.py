@@ -25,7 +25,8 @@ sys.path.insert(0, osp.dirname(osp.abspath(__file__)))
 import study as study_tool  # noqa: E402
 from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
 from _runs import quiet, write_json  # noqa: E402
-from _study import BASELINE, load_study, summarise  # noqa: E402
+from _study import BASELINE, load_study  # noqa: E402
+from _summary import summarise  # noqa: E402
 from _trained import positive  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 

@@ -118,7 +118,7 @@ def measure(args: argparse.Namespace) -> dict:
 def _with_one_perturbation(step):
     from unittest import mock
 
-    from mmafan.passes.attack import Attack
+    from mmafan.models.attack import Attack
     attack_of, kept = Attack.run, {}
 
     def run(attack, *args):

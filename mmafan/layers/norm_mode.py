@@ -1,0 +1,35 @@
+"""What a batch norm that trains does in each kind of pass, under each policy."""
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Tuple
+
+from ..replay.state import PassKind
+
+
+class NormMode(NamedTuple):
+    """How a batch norm normalises, and whether it keeps what it sees.
+
+    Attributes:
+        frozen: With the clean running statistics, and not with those of the batch.
+        auxiliary: With the auxiliary norm, where there is one.
+        stores: Whether the statistics of the batch go into running statistics.
+        alike: Whether the pass saves for its backward what a clean one does: it may be a clean one, recomputed.
+    """
+    frozen: bool = False
+    auxiliary: bool = False
+    stores: bool = False
+    alike: bool = False
+
+
+# Clean passes, and layers in ``eval()`` mode, are those of the stock layer.
+MODES: Dict[Tuple[PassKind, str], NormMode] = {
+    (PassKind.ATTACK, 'shared'): NormMode(),
+    (PassKind.ATTACK, 'batch'): NormMode(),
+    (PassKind.ATTACK, 'frozen'): NormMode(frozen=True),
+    (PassKind.ATTACK, 'separate'): NormMode(auxiliary=True),
+    (PassKind.ADVERSARIAL, 'shared'): NormMode(stores=True),
+    (PassKind.ADVERSARIAL, 'batch'): NormMode(),
+    (PassKind.ADVERSARIAL, 'frozen'): NormMode(frozen=True),
+    (PassKind.ADVERSARIAL, 'separate'): NormMode(auxiliary=True, stores=True),
+    **{(PassKind.CHECK, policy): NormMode(alike=True) for policy in ('shared', 'batch', 'frozen', 'separate')},
+}

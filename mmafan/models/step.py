@@ -1,0 +1,145 @@
+"""One step of A-FAN: the clean losses, the attack at every tap, and the losses of the adversarial passes."""
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+from torch import Tensor
+
+from ..replay import INPUTS, Batch, Facts, PassKind, Recording
+from ..replay.rng import derived_generator
+from ..tap_config import PassConfig
+from .attack import Attack
+from .first_step import check_first_pass
+from .participation import choose_samples, participation_weight
+from .suffix import Losses, RunLoss, Suffix, clean_losses, weight_losses
+
+
+class Part(NamedTuple):
+    """Some of the weighted losses whose sum a step descends.
+
+    Attributes:
+        losses: Computes them, once.
+        kind: The pass they come from.
+        is_last: Whether no part follows.
+    """
+    losses: Callable[[], Losses]
+    kind: PassKind = PassKind.CLEAN
+    is_last: bool = False
+
+
+class Step:
+    """One step of a model on one batch.
+
+    Args:
+        model: The A-FAN model.
+        batch: Preprocessed.
+        run: Gives the stock losses of a batch.
+    """
+
+    def __init__(self, model: Any, batch: Batch, run: RunLoss) -> None:
+        self.model, self.afan, self.batch, self.run = model, model.afan, batch, run
+        self.taps = self.afan.taps
+
+    def parts(self, keeps_graph: bool = False) -> Iterator[Part]:
+        """Yield ``L_clean``, then ``L(suffix(f_i), y)`` for every tap and strength, weighted.
+
+        Args:
+            keeps_graph: Whether the clean graph lives to the end of the step. Otherwise its backward runs before the
+                next part is asked for, and leaves the gradients at the taps.
+        """
+        recording, losses = self.clean_pass()  # f = prefix(x), L = loss(suffix(f), y)
+        attacks = self._attacks(recording)
+        remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
+        gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
+                     if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
+        yield Part(functools.partial(clean_losses, losses, self.afan.config.clean_weight))
+        del losses
+        if not keeps_graph:
+            recording.release_graph()
+        while attacks:
+            suffix, attack = attacks.pop(0)
+            attack.run(gradients.get(suffix.name) or suffix.backward_gradients(), suffix.gradients)  # g = dL/df, f_adv
+            self._measure(suffix, attack)
+            for wanted, perturbed in attack.passes(self._learned_factor(suffix)):  # f_i, or f_mix_i
+                remaining -= 1
+                yield Part(functools.partial(self._adversarial_losses, suffix, wanted, perturbed),
+                           PassKind.ADVERSARIAL, is_last=remaining == 0)
+        if not num_passes:
+            yield Part(dict, is_last=True)
+        self.afan.controls.iteration += 1
+
+    def clean_pass(self) -> Tuple[Recording, Losses]:
+        """Run the clean forward under a recording; the first one also proves that the taps work."""
+        afan, batch = self.afan, self.batch
+        if afan.facts is None and not afan.num_waits:
+            self._prepare_first()
+        facts = afan.facts or Facts(tuple(afan.codebase.watched_calls(self.model)))
+        taps = afan.config.taps if afan.facts is None else self.taps
+        recording = Recording(self.model, taps, batch.size, facts, afan.config.replay)
+        with recording:
+            if any(tap.module == INPUTS for tap in taps.values()):
+                batch = batch.with_inputs(recording.record_inputs(batch.inputs))
+            losses = self.run(batch)
+        if afan.facts is None:
+            afan.facts = check_first_pass(self.model, recording, batch, self.run, losses)
+            afan.num_waits += afan.facts is None
+        else:
+            afan.facts = recording.facts
+        return recording, losses
+
+    def _prepare_first(self) -> None:
+        afan = self.afan
+        afan.norms.restore(self.model)
+        if afan.controls.hooked:
+            return
+        if afan.config.learn_strengths is not None:
+            raise ValueError("afan.learn_strengths needs custom_hooks=[dict(type='mmafan.AdvFeatureHook')], which "
+                             'updates the learned strengths')
+        if afan.config.batch_norm == 'separate':
+            print_log("afan.batch_norm='separate' without AdvFeatureHook: the auxiliary norms will not be in the "
+                      'checkpoints, and a resumed run starts them anew', logger='current', level=logging.WARNING)
+
+    def _attacks(self, recording: Recording) -> List[Tuple[Suffix, Attack]]:
+        """Make the attacks of this step, each on the samples that take part at its tap."""
+        controls, rank = self.afan.controls, get_rank()
+        made: List[Tuple[Suffix, Attack]] = []
+        self.afan.meters.stepped = True
+        for number, (name, tap) in enumerate(self.taps.items()):
+            if not any(map(len, recording.captures[name].features)):
+                continue  # the batch does not come to it: no RoI, or a later stage that was left out
+            chosen = None
+            if tap.fraction < 1:
+                least = self.afan.norms.least_samples
+                chosen = choose_samples(self.batch.size, tap, least, controls.iteration, rank, number)
+                if chosen is not None and not chosen.numbers:
+                    continue
+            suffix = Suffix(self.model, recording, self.batch, self.run, name, tap, chosen)
+            generator = derived_generator(controls.iteration, rank, number, 1)
+            made.append((suffix, Attack(tap, suffix.features, generator, controls.strength_scale,
+                                        suffix.capture.autocast)))
+        return made
+
+    def _measure(self, suffix: Suffix, attack: Attack) -> None:
+        meters = self.afan.meters
+        meters.count_samples(suffix.name, attack.num_skipped, suffix.tap.num_steps * sum(map(len, suffix.features)))
+        if self.afan.controls.measure:
+            meters.diagnostics[f'{suffix.name}_relative_size'] = attack.relative_size()
+
+    def _learned_factor(self, suffix: Suffix) -> Optional[Tensor]:
+        learned = self.afan.learned
+        return None if learned is None else learned.factor_on(suffix.name, suffix.features[0].device)
+
+    def _adversarial_losses(self, suffix: Suffix, wanted: PassConfig, perturbed: Sequence[Tensor]) -> Losses:
+        """Run one adversarial pass; return its losses, weighted and prefixed."""
+        self.afan.meters.num_passes += 1
+        losses = suffix.losses(perturbed)
+        if self.afan.facts is not None:
+            self.afan.facts = suffix.recording.facts
+        weight = wanted.weight
+        if suffix.tap.fraction < 1:
+            weight *= participation_weight(self.batch.size, suffix.tap, self.afan.norms.least_samples)
+        return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.index}.')

@@ -1,0 +1,272 @@
+"""Record a clean pass at its taps, and replay what precedes them in an adversarial pass.
+
+A *tap* is the output of one module, or its input; what runs before it is its *prefix*, what runs after it its
+*suffix*. While a clean pass is recorded, every module that has finished when a tap is reached leaves its output behind.
+In an adversarial pass those modules return what they left (detached), a perturbed feature is at the tap, and only the
+suffix really runs, with the random draws of the clean pass. Nothing here knows a model's forward.
+"""
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .batch import Chosen, is_feature, map_tensors, snapshot, tensors_of
+from .calls import WatchedCall
+from .facts import Facts
+from .forward_state import State, changed_places, forward_state, read_places, read_state
+from .graph import node_of
+from .replay import Replay
+from .rng import RandomState
+from .state import PassState, Patches
+from .tap import INPUTS, SIDES, Record, Records, Site, TapCapture
+from .unread import Watch, stand_in
+
+
+class Recording:
+    """Record one clean pass; afterwards replay its prefixes in as many adversarial passes as wanted.
+
+    Args:
+        model: The model whose forward is run inside.
+        taps: Where the taps are, by name.
+        size: Number of samples in the batch.
+        facts: What is known of the model. :meth:`learned` adds what this pass shows.
+        replays: Record prefixes for replay; False makes :meth:`replay` run them again.
+
+    Attributes:
+        facts: As given; without what has turned out to be no longer true.
+        captures: By tap, what the pass has left there.
+    """
+
+    def __init__(self, model: nn.Module, taps: Mapping[str, Site], size: int, facts: Facts = Facts(),
+                 replays: bool = True) -> None:
+        self.facts, self.size = facts, size
+        self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
+        self.modules = {name: model.get_submodule(tap.module) for name, tap in taps.items() if tap.module != INPUTS}
+        self.sides = {name: tap.at for name, tap in taps.items()}
+        self._names: Dict[str, Dict[int, str]] = {side: {
+            id(module): name for name, module in self.modules.items() if taps[name].at == side} for side in SIDES}
+        self._calls = [call for call in facts.calls if replays or call.paired]
+        self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
+        self._num_hidden = 0
+        self._replays = replays
+        self._frames: List[Tuple[Any, Records]] = [(None, [])]
+        self._waiting = set(self.modules)
+        self._finished: Set[int] = set()
+        self._model = model
+
+    # ------------------------------------------------------------------ the clean pass
+    def __enter__(self) -> 'Recording':
+        known = self.facts.changed_state
+        self._state: State = read_state(self._model) if known is None else {}
+        if known:
+            self._state = read_places(self._model, known)
+        self._start = RandomState()
+        self._handles: List[Any] = []
+        self._hooked = self._modules_to_hook()
+        self._paths = {id(module): path for path, module in self._hooked}
+        for _, module in self._hooked:
+            if id(module) in self._names['input']:
+                self._handles.append(module.register_forward_pre_hook(self._enter_tap, with_kwargs=True))
+            if self._replays and next(module.children(), None) is not None:
+                self._handles.append(module.register_forward_pre_hook(self._open_frame))
+            if self._replays or id(module) in self._names['output']:
+                self._handles.append(module.register_forward_hook(self._finish))
+        self._patches = Patches()
+        for call in self._calls:
+            self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._patches.undo()
+        self._num_hidden = 0
+        self._frames = [(None, [])]
+        self.streams = self._start, RandomState()
+        changed = self.facts.changed_in_place
+        if kind is None and changed is not None and self._changed() - changed:
+            found = self._changed() - changed
+            self.run_prefixes(f'the output of {sorted(found)} is changed in place in this step but was not in the '
+                              'first one', replace(self.facts, changed_in_place=changed | found))
+
+    def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
+        """List modules with their names: all, or those that the facts name and the taps' own."""
+        if self.facts.hooked is not None:
+            names = self.facts.hooked if self._replays else ()
+            found = {id(module): (name, module) for name in names for module in [self._model.get_submodule(name)]}
+            return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
+        skipped = getattr(self._model, 'data_preprocessor', None)
+        return [(path, m) for path, m in self._model.named_modules() if m is not self._model and m is not skipped]
+
+    def _changed(self) -> Set[str]:
+        return {self._paths[id(r.owner)] for c in self.captures.values() for r in c.prefix if r.changed}
+
+    def record_inputs(self, inputs: Any) -> Any:
+        """Take the model inputs as the tap ``'inputs'``, where one is configured; return what the model gets."""
+        for name, capture in self.captures.items():
+            if name not in self.modules:
+                capture.reach([], self._start)
+                inputs = map_tensors(lambda t: t.detach().requires_grad_(torch.is_floating_point(t)), inputs)
+                return capture.take(inputs)
+        return inputs
+
+    def _open_frame(self, owner: Any, _: Any = None) -> None:
+        if self._waiting and not self._num_hidden:
+            self._frames.append((owner, []))
+
+    def _close_frame(self, owner: Any) -> None:
+        if any(opened is owner for opened, _ in self._frames):
+            while self._frames.pop()[0] is not owner:  # frames of calls that ended in an exception
+                pass
+
+    def _enter_tap(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if self._num_hidden:
+            return None
+        own = map_tensors(Tensor.clone, (args, kwargs))  # what else consumes the tensors is no part of the suffix
+        return self._reach_tap(self._names['input'][id(module)], own)
+
+    def _finish(self, module: nn.Module, _: Any, output: Any) -> Any:
+        name = self._names['output'].get(id(module))
+        if self._num_hidden:
+            return None
+        self._finished.add(id(module))
+        if name is None and not self._waiting:
+            return None
+        self._close_frame(module)
+        if name is not None:
+            output = self._reach_tap(name, output)
+        if self._replays and self._waiting:
+            self._append(self._record(module, output), output)
+        return output if name is not None else None
+
+    def _append(self, record: Record, output: Any) -> None:
+        records = self._frames[-1][1]
+        if records:
+            records[-1].allow(output)
+        records.append(record)
+
+    def _record(self, module: nn.Module, output: Any) -> Record:
+        path = self._paths[id(module)]
+        if all(path in self.facts.unread.get(name, ()) for name in self._waiting):
+            return Record(module, 'forward', map_tensors(lambda _: stand_in(path), output), unread=True)
+        watched = [(t.detach(), t._version) for t in tensors_of(output)]
+        copied = self.facts.changed_in_place is None or path in self.facts.changed_in_place
+        kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
+        return Record(module, 'forward', kept, copied, watched)
+
+    def _watched(self, call: WatchedCall, stock: Callable[..., Any]) -> Callable[..., Any]:
+        """Make the method that records a call; what runs inside a paired one is no part of any pass."""
+        number, idle = self._calls.index(call), self.facts.idle_calls
+        needed = call.paired or idle is None or any(number in found for found in idle.values())
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if self._num_hidden:
+                return stock(*args, **kwargs)
+            if call.paired:
+                self._num_hidden += 1
+                try:
+                    output = stock(*args, **kwargs)
+                finally:
+                    self._num_hidden -= 1
+            else:
+                self._open_frame(call)
+                output = stock(*args, **kwargs)
+                self._close_frame(call)
+            if needed or self._waiting:
+                live = tensors_of(output, objects=True) if idle is None and not call.paired else []
+                record = Record(call.owner, call.name, snapshot(output), live=live, random_state=RandomState())
+                self._call_records[call.key].append(record)
+                if self._waiting:
+                    self._append(record, output)
+            return output
+
+        return method
+
+    def _reach_tap(self, name: str, output: Any) -> Any:
+        if name in self._waiting:
+            self._waiting.remove(name)
+            self.captures[name].reach([record for _, frame in self._frames for record in frame], RandomState())
+        return self.captures[name].take(output)
+
+    # ------------------------------------------------------------------ adversarial passes
+    def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
+               with_grad: bool = True, watch: Optional[Watch] = None) -> Replay:
+        """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
+        return Replay(self, name, features, state, chosen, with_grad, watch)
+
+    def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
+        """List the methods that return what they returned in the clean pass, wherever they are called."""
+        idle = (self.facts.idle_calls or {}).get(name, ())
+        return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
+                if self._call_records[call.key] and (call.paired or number in idle)]
+
+    def protection(self) -> Any:
+        """Return a context that keeps what a forward changes beside norms."""
+        return forward_state(self._model, self._state) if self._state else nullcontext()
+
+    def run_prefixes(self, why: str, facts: Facts) -> None:
+        """Let the prefixes run again in this step's passes, from the recorded random state; change the facts."""
+        print_log(f'{why}: prefixes are not replayed in this step, and more of their outputs are kept from now on',
+                  logger='current', level=logging.WARNING)
+        self.facts = facts
+        for capture in self.captures.values():
+            capture.prefix = []
+
+    @property
+    def has_stand_ins(self) -> bool:
+        """Whether some recorded outputs are not there."""
+        return any(record.unread for capture in self.captures.values() for record in capture.prefix)
+
+    def release_graph(self) -> None:
+        """Forget the clean graph."""
+        for capture in self.captures.values():
+            capture.release_graph()
+        for records in self._call_records.values():
+            for record in records:
+                record.live.clear()
+
+    # ------------------------------------------------------------------ what the first step shows
+    def learned(self) -> Facts:
+        """Return the facts with what the clean pass has shown."""
+        owners = {self._paths[id(r.owner)] for c in self.captures.values() for r in c.prefix if r.name == 'forward'}
+        inside = tuple(f'{name}.' for name in owners)
+        silent = {path for path, module in self._hooked if id(module) not in self._finished
+                  and type(module).forward is not nn.Module.forward and not path.startswith(inside)}
+        state = tuple(changed_places(self._model, self._state))
+        self._state = {place: self._state[place] for place in state}
+        return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
+                       changed_in_place=frozenset(self._changed()), idle_calls={}, unread={}, other_losses={})
+
+    def find_unread(self, name: str, watch: Watch) -> frozenset:
+        """Return the modules before tap ``name`` whose outputs the watched pass did not read."""
+        owners = [] if watch.draws else [r.owner for r in self.captures[name].prefix if r.name == 'forward']
+        return frozenset(self._paths[id(owner)] for owner in owners if id(owner) not in watch.read)
+
+    def find_idle(self, nodes: Set[Any]) -> frozenset:
+        """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""
+        found = set()
+        for number, call in enumerate(self._calls):
+            live = [t for record in self._call_records[call.key] for t in record.live if t.requires_grad]
+            if live and not call.paired and not any(node_of(tensor) in nodes for tensor in live):
+                found.add(number)
+        return frozenset(found)
+
+    def check(self) -> Iterator[Tuple[str, str]]:
+        """Yield ``(tap, what is wrong)`` for taps that cannot work, after the clean forward."""
+        for name, capture in self.captures.items():
+            if not capture.outputs:
+                yield name, 'never ran in the forward pass of the loss'
+            elif not any(tensors_of(output) for output in capture.outputs):
+                kinds = ', '.join(sorted({type(output).__name__ for output in capture.outputs}))
+                yield name, f'returns {kinds}, which holds no tensor'
+            elif not any(is_feature(t) for output in capture.outputs for t in tensors_of(output)):
+                yield name, 'returns no floating tensor with a dimension of samples'
+            elif not capture.live:
+                yield name, ('returns a feature without gradient (frozen parameters before it, a no_grad block, or '
+                             'reentrant activation checkpointing)')

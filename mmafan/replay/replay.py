@@ -1,0 +1,157 @@
+"""Run a forward as an adversarial pass: the prefix replays, a perturbed feature is at the tap, the suffix runs."""
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from .batch import Chosen, map_tensors, select_elements, select_samples, snapshot
+from .calls import WatchedCall
+from .checkpointing import replaying
+from .state import PassKind, PassState, Patches, running_pass
+from .tap import Record, Records
+from .unread import Watch
+
+if TYPE_CHECKING:
+    from .recording import Recording
+
+
+class Replay:
+    """Context in which the model's forward is one adversarial pass; everything is put back at its end.
+
+    Args:
+        recording: The clean pass.
+        name: Name of the tap. At the model inputs everything is suffix.
+        features: What is at the tap: one tensor for each of its features.
+        state: The pass, ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``, and the policy of its norms.
+        chosen: The samples the pass is for, if not all; the forward must get the same samples.
+        with_grad: Whether the suffix builds a graph.
+        watch: Notes which of the recorded outputs are read.
+
+    Raises:
+        RuntimeError: If the pass does not reach the tap as often as the clean one, or reads an output that was not
+            kept.
+    """
+
+    def __init__(self, recording: 'Recording', name: str, features: Sequence[Tensor], state: PassState,
+                 chosen: Optional[Chosen] = None, with_grad: bool = True, watch: Optional[Watch] = None) -> None:
+        self._recording, self._name, self._state = recording, name, state
+        self._chosen, self._with_grad, self._watch = chosen, with_grad, watch
+        self._module, self._capture = recording.modules.get(name), recording.captures[name]
+        self._outputs = self._capture.rebuild(features, chosen)
+        self._patches = Patches()
+        self._calls = 0
+
+    def __enter__(self) -> 'Replay':
+        start = self._recording.streams[0]
+        self._grad_mode = torch.is_grad_enabled()
+        self._stack = ExitStack()
+        self._stack.enter_context(self._recording.protection())
+        if self._watch is not None:
+            self._stack.enter_context(self._watch)
+            self._watch.draws_begin_at(start)
+        self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
+        calls = self._recording.calls_to_replay(self._name)
+        for call, records in calls:
+            self._replay_call(call, records)
+        if self._module is None:
+            self._begin_suffix()
+            return self
+        start.restore()
+        torch.set_grad_enabled(False)
+        self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a prefix that runs leaves no trace
+        everywhere = {call.key for call, _ in calls}
+        for key, records in _by_method(self._capture.prefix).items():
+            if key not in everywhere:
+                self._patches.set(records[0].owner, records[0].name, self._replayed(records, self._chosen))
+        at = self._recording.sides[self._name]
+        if self._watch is not None and at == 'output':
+            self._watch.replays(self._module, len(self._outputs))
+        self._stock_forward = None if at == 'output' else self._module.forward
+        self._patches.set(self._module, 'forward', self._tap_forward)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._patches.undo()
+        torch.set_grad_enabled(self._grad_mode)
+        self._stack.close()
+        self._recording.streams[1].restore()
+        if kind is None and self._module is not None and self._calls != len(self._outputs):
+            raise RuntimeError(f"the module of tap '{self._name}' ran {self._calls} times in an adversarial pass but "
+                               f'{len(self._outputs)} times in the clean one')
+
+    def _tap_forward(self, *_: Any, **__: Any) -> Any:
+        if not self._calls:
+            self._begin_suffix()
+        self._calls += 1
+        if self._calls > len(self._outputs):
+            raise RuntimeError(f"the module of tap '{self._name}' ran more often in an adversarial pass than the "
+                               f'{len(self._outputs)} times of the clean one')
+        output = self._outputs[self._calls - 1]
+        if self._stock_forward is None:
+            return output
+        args, kwargs = output
+        return self._stock_forward(*args, **kwargs)
+
+    def _begin_suffix(self) -> None:
+        if self._watch is not None:
+            self._watch.draws_begin_at(None)
+        self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm))
+        torch.set_grad_enabled(self._with_grad)
+        torch.clear_autocast_cache()  # weights cast while gradients were off have none
+        if self._capture.random_state is not None:
+            self._capture.random_state.restore()
+
+    def _replay_call(self, call: WatchedCall, records: Records) -> None:
+        """Replay a method wherever it is called; the random streams go on as they did in the clean pass."""
+        chosen, size = self._chosen, self._recording.size
+        if chosen is not None and call.per_sample:
+            if len(records) % size:
+                raise RuntimeError(f'{type(call.owner).__name__}.{call.name} ran {len(records)} times for {size} '
+                                   f'samples, so that its results cannot be told apart; set the fraction of tap '
+                                   f"'{self._name}' to 1.0")
+            records, chosen = [r for k, r in enumerate(records) if k % size in chosen.numbers], None
+        self._patches.set(call.owner, call.name, self._replayed(records, chosen))
+
+    def _replayed(self, records: Records, chosen: Optional[Chosen]) -> Callable[..., Any]:
+        """Make a method that returns the recorded outputs in turn, and runs for real once they are used up.
+
+        A module used before and after the tap (a shared activation) is replayed for its first calls alone.
+        """
+        owner, name = records[0].owner, records[0].name
+        stock, remaining, watch = getattr(owner, name), iter(records), self._watch
+        if watch is not None and name == 'forward':
+            watch.replays(owner, len(records))
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            record = next(remaining, None)
+            if record is None:
+                return stock(*args, **kwargs)
+            if record.random_state is not None:
+                if watch is not None:
+                    watch.draws_begin_at(record.random_state)
+                record.random_state.restore()
+            output = replayed_output(record, chosen)
+            return watch.hand_out(owner, output) if watch is not None and name == 'forward' else output
+
+        return method
+
+
+def replayed_output(record: Record, chosen: Optional[Chosen]) -> Any:
+    """Return what a recorded call gives to an adversarial pass: what is done to it there stays its own."""
+    if record.unread:
+        return record.output
+    if record.name != 'forward':
+        return snapshot(select_elements(record.output, chosen))
+    if chosen is not None:  # indexing copies
+        return map_tensors(lambda t: select_samples(t, chosen), record.output)
+    return map_tensors(Tensor.clone, record.output) if record.copied else record.output
+
+
+def _by_method(records: Records) -> Dict[Tuple[int, str], Records]:
+    grouped: Dict[Tuple[int, str], Records] = {}
+    for record in records:
+        grouped.setdefault((id(record.owner), record.name), []).append(record)
+    return grouped

@@ -1,0 +1,85 @@
+"""Which pass is running, the state norm layers react to in place of ``self.training``; and what is replaced in it."""
+from __future__ import annotations
+
+import enum
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List
+
+_ABSENT = object()
+
+
+class PassKind(enum.Enum):
+    """The kind of a forward pass.
+
+    ``CLEAN`` is the ordinary pass, ``ATTACK`` a further PGD step that only wants the gradient at the tap (and leaves
+    no trace), ``ADVERSARIAL`` a pass whose loss trains the suffix, ``CHECK`` a clean pass again that stores nothing.
+    """
+    CLEAN = 'clean'
+    ATTACK = 'attack'
+    ADVERSARIAL = 'adversarial'
+    CHECK = 'check'
+
+
+@dataclass(frozen=True)
+class PassState:
+    """The running pass and the batch norm policy it asks for (see :class:`mmafan.config.AFANConfig`)."""
+    kind: PassKind = PassKind.CLEAN
+    batch_norm: str = 'shared'
+
+
+# A plain module-level stack, not a thread-local: recomputation under activation checkpointing happens in autograd's
+# own threads and has to see the state of the pass whose backward is running (two-phase runs it inside the state).
+_STACK: List[PassState] = [PassState()]
+
+
+def current_pass() -> PassState:
+    """Return the state of the running pass; outside :func:`running_pass` it is a clean one.
+
+    Example:
+        >>> current_pass().kind
+        <PassKind.CLEAN: 'clean'>
+    """
+    return _STACK[-1]
+
+
+@contextmanager
+def running_pass(kind: PassKind, batch_norm: str = 'shared') -> Iterator[None]:
+    """Mark everything run inside as a pass of ``kind``.
+
+    Args:
+        kind: The pass.
+        batch_norm: One of ``mmafan.config.BATCH_NORM_POLICIES``.
+
+    Example:
+        >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
+        ...     current_pass().batch_norm
+        'frozen'
+    """
+    _STACK.append(PassState(kind, batch_norm))
+    try:
+        yield
+    finally:
+        _STACK.pop()
+
+
+class Patches:
+    """Methods replaced on objects themselves, and put back."""
+
+    def __init__(self) -> None:
+        self._before: List[Any] = []
+
+    def set(self, owner: Any, name: str, function: Any) -> None:
+        """Replace ``owner.name``."""
+        own: Dict[str, Any] = vars(owner)
+        self._before.append((own, name, own.get(name, _ABSENT)))
+        own[name] = function
+
+    def undo(self) -> None:
+        """Put everything back, last first."""
+        while self._before:
+            own, name, value = self._before.pop()
+            if value is _ABSENT:
+                del own[name]
+            else:
+                own[name] = value

@@ -1,0 +1,147 @@
+"""What a clean pass leaves at a tap, and of what ran before it."""
+from __future__ import annotations
+
+from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from .batch import Chosen, is_feature, map_tensors, select_samples, tensors_of
+from .rng import RandomState
+
+INPUTS = 'inputs'
+SIDES = ('output', 'input')
+
+
+class Site(Protocol):
+    """Where a tap is: at the ``'output'`` or the ``'input'`` of a module; its name ``'inputs'``: the model inputs."""
+
+    @property
+    def module(self) -> str:
+        """Dotted name."""
+
+    @property
+    def at(self) -> str:
+        """One of ``SIDES``."""
+
+
+class Record(NamedTuple):
+    """A call that finished in the clean pass: of a module, or of a method of any object.
+
+    Attributes:
+        owner: The module or object.
+        name: Name of the method, ``'forward'`` for a module.
+        output: What it returns when it is replayed, detached.
+        copied: Whether ``output`` is a copy, because operations in place change what the module returned.
+        watched: The tensors a module returned, each with its version at that moment.
+        live: The tensors a method returned, as long as the clean graph is of interest.
+        random_state: Random streams after a method, where the next draws depend on it.
+        unread: Whether stand-ins take the place of the tensors in ``output``.
+    """
+    owner: Any
+    name: str
+    output: Any
+    copied: bool = False
+    watched: List[Tuple[Tensor, int]] = []
+    live: List[Tensor] = []
+    random_state: Optional[RandomState] = None
+    unread: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether an operation in place has changed what the module returned."""
+        return any(tensor._version != version for tensor, version in self.watched)
+
+    def allow(self, output: Any) -> None:
+        """Accept the one change that a following module, which replays too, made in place: ``ReLU(inplace=True)``."""
+        if not self.watched:
+            return
+        made = {(t.data_ptr(), t._version) for t in tensors_of(output)}
+        for index, (tensor, version) in enumerate(self.watched):
+            if (tensor.data_ptr(), version + 1) in made:
+                self.watched[index] = (tensor, version + 1)
+
+
+Records = List[Record]
+
+
+def autocast_enabled() -> bool:
+    """Whether autocast is on, for the GPU or the CPU."""
+    try:
+        return torch.is_autocast_enabled('cuda') or torch.is_autocast_enabled('cpu')
+    except TypeError:  # torch < 2.4
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+
+
+class TapCapture:
+    """What the clean pass left at one tap.
+
+    Attributes:
+        outputs: Output of every call of the tap's module, detached; usually one call with one tensor ``(N, C, ...)``.
+        live: The tensors to perturb, still part of the clean graph (for ``autograd.grad``).
+        gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
+        prefix: The modules and methods that had finished, outermost only, in order of calls.
+        random_state: Random streams as they were when the tap was reached.
+        autocast: Whether the tap was reached under autocast.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: List[Any] = []
+        self.live: List[Tensor] = []
+        self.gradients: List[Optional[Tensor]] = []
+        self.prefix: Records = []
+        self._perturbed: List[bool] = []
+        self.random_state: Optional[RandomState] = None
+        self.autocast = False
+
+    @property
+    def features(self) -> List[Tensor]:
+        """The clean features, detached, in the order of :attr:`live`."""
+        tensors = [t for output in self.outputs for t in tensors_of(output)]
+        return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
+
+    def reach(self, prefix: Records, state: RandomState) -> None:
+        """Note what had finished, and the random streams, when the tap was reached for the first time."""
+        self.prefix, self.random_state, self.autocast = prefix, state, autocast_enabled()
+
+    def take(self, output: Any) -> Any:
+        """Keep an output and return the copy that the suffix consumes.
+
+        The copy keeps later in-place operations (``ReLU(inplace=True)``) away from the recorded feature.
+        """
+        self.outputs.append(map_tensors(Tensor.detach, output))
+        return map_tensors(self._track, output)
+
+    def _track(self, tensor: Tensor) -> Tensor:
+        """A feature is floating and has a gradient; everything else (labels, frozen levels, boxes) is a constant."""
+        perturbed = is_feature(tensor) and tensor.requires_grad
+        self._perturbed.append(perturbed)
+        if not perturbed:
+            return tensor
+        index = len(self.live)
+        self.live.append(tensor)
+        self.gradients.append(None)
+
+        def keep(gradient: Tensor) -> None:
+            self.gradients[index] = gradient.detach()
+
+        tensor.register_hook(keep)
+        return tensor.clone()
+
+    def rebuild(self, features: Sequence[Tensor], chosen: Optional[Chosen]) -> List[Any]:
+        """Put perturbed tensors in the places of the clean ones.
+
+        Args:
+            features: One tensor for each of :attr:`features`.
+            chosen: The samples they stand for, if not all.
+        """
+        replacements, flags = iter(features), iter(self._perturbed)
+
+        def replace(tensor: Tensor) -> Tensor:
+            return next(replacements) if next(flags) else select_samples(tensor, chosen)
+
+        return [map_tensors(replace, output) for output in self.outputs]
+
+    def release_graph(self) -> None:
+        """Forget the clean graph."""
+        self.live = []

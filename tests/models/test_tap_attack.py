@@ -1,0 +1,89 @@
+"""A given batch attacked at a given tap: as a training step attacks it."""
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+
+from mmafan.models.tap_attack import attack_tap, stock_losses
+from mmafan.replay import Batch, PassKind, current_pass
+
+
+def afan_of(**tap):
+    return dict(taps=dict(s=dict(dict(module='backbone.layer1', step_size=0.1, step_unit='std'), **tap)))
+
+
+@pytest.mark.parametrize('fields', [{}, dict(num_steps=3, radius=0.15), dict(at='input'),
+                                    dict(module='inputs')], ids=str)
+@pytest.mark.parametrize('prefix_alone', [False, True])
+def test_it_is_the_attack_of_a_training_step(fields, prefix_alone, tiny_classifier, tiny_batch):
+    if prefix_alone and 'module' in fields:
+        pytest.skip('the inputs have no prefix')
+    model, seen, batch = tiny_classifier(afan=afan_of(**fields)).train(), [], tiny_batch()
+    tap = model.afan.config.taps['s']
+    found = attack_tap(model, Batch.of(batch), 's', prefix_alone=prefix_alone)
+    if tap.module == 'inputs' or tap.at == 'input':  # seen by the first module that gets it
+        first = model.backbone if tap.module == 'inputs' else model.backbone.layer1[0]
+        handle = first.register_forward_pre_hook(lambda _, args: seen.append((current_pass().kind, args[0].detach())))
+    else:
+        handle = model.backbone.layer1.register_forward_hook(
+            lambda _, __, out: seen.append((current_pass().kind, out.detach())))
+    inputs = batch['inputs']
+    model.data_preprocessor.forward = lambda *_: dict(inputs=inputs, data_samples=batch['data_samples'])
+    model.train_step({}, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0)))
+    handle.remove()
+    expected = [feature for kind, feature in seen if kind is PassKind.ADVERSARIAL]
+    assert torch.allclose(found.attack.adversarial[0], expected[-1], rtol=0, atol=1e-6)
+    assert not torch.allclose(found.attack.clean[0], expected[-1], rtol=0, atol=1e-3)
+
+
+def test_nothing_stays_behind(tiny_classifier, tiny_batch):
+    model = tiny_classifier(afan=afan_of(num_steps=2)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items() if 'running' not in name}
+    attack_tap(model, Batch.of(tiny_batch()), 's')
+    assert all(p.grad is None for p in model.parameters()) and not model.afan.inside and model.afan.facts is None
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items() if 'num_' not in name)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+def test_the_prefix_alone_does_not_run_the_suffix(tiny_classifier, tiny_batch):
+    model, runs = tiny_classifier(afan=afan_of()).train(), []
+    model.backbone.layer3.register_forward_hook(lambda *_: runs.append(current_pass().kind))
+    found = attack_tap(model, Batch.of(tiny_batch()), 's', prefix_alone=True)
+    assert runs == [PassKind.ATTACK] and not found.losses
+
+
+def test_a_tap_without_gradient_is_named(tiny_classifier, tiny_batch):
+    model = tiny_classifier(afan=afan_of(module='backbone.conv1'), backbone=dict(frozen_stages=0))
+    with pytest.raises(ValueError, match="afan.taps.s.module must name a module .* 'backbone.conv1' returns a feature "
+                                         'without gradient'):
+        attack_tap(model, Batch.of(tiny_batch()), 's')
+
+
+def test_a_detector_is_attacked_with_one_set_of_rois_and_its_own_data_samples(monkeypatch):
+    pytest.importorskip('mmdet', reason='the detector is a model of mmdet')
+    pytest.importorskip('mmcv.ops', reason='detectors need mmcv with its operators')
+    from mmdet.models.roi_heads.bbox_heads import BBoxHead
+
+    from ..detectors import build, make_batch
+    stock, passes = BBoxHead.loss_and_target, []
+
+    def spy(self, *args, **kwargs):
+        passes.append([result.priors.clone() for result in kwargs['sampling_results']])
+        return stock(self, *args, **kwargs)
+
+    monkeypatch.setattr(BBoxHead, 'loss_and_target', spy)
+    taps = dict(a=dict(module='backbone.layer2', step_size=0.5, num_steps=3))
+    model, batch = build('faster_rcnn', dict(taps=taps)), make_batch(masks=False)
+    keys = [list(sample.gt_instances.keys()) for sample in batch['data_samples']]
+    attack_tap(model, Batch.of(batch), 'a')
+    assert len(passes) == 3  # the clean one, whose gradient is free, and two further steps
+    assert all(torch.equal(*pair) for other in passes[1:] for pair in zip(other, passes[0]))
+    assert keys == [list(sample.gt_instances.keys()) for sample in batch['data_samples']]
+
+
+def test_stock_losses_are_those_of_the_stock_model(tiny_classifier, tiny_batch):
+    model, stock = tiny_classifier(afan=afan_of()), tiny_classifier('ImageClassifier', None)
+    expected = stock.train().loss(**tiny_batch())
+    found = stock_losses(model.train(), Batch.of(tiny_batch()))
+    assert found.keys() == expected.keys() and torch.equal(found['loss'], expected['loss'])
