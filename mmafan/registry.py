@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, Dict, List, Optional, Type
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Type
 
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope, Registry
@@ -31,19 +31,51 @@ def _surrounding_scope() -> Optional[str]:
     return None
 
 
+def codebase_scope(cls: Type) -> ContextManager[None]:
+    """While a model is built, let types without a scope mean those of its codebase where no codebase surrounds it."""
+    packages = [base.__module__.partition('.')[0] for base in cls.__mro__]
+    own = next((package for package in packages if package in CODEBASES), None)
+    return DefaultScope.overwrite_default_scope(own if _surrounding_scope() is None else None)
+
+
 class ScopedRegistry(Registry):
     """A child of a root registry that looks in the surrounding codebase for what mmafan does not define."""
 
     def get(self, key: str) -> Optional[Type]:
-        """Find a class by name; see :meth:`mmengine.registry.Registry.get`."""
-        found = _plain_get(super().get, key)
+        """Find a class by name: here, in the surrounding codebase, at the root, in that order.
+
+        The root comes after the codebase because mmcv registers there, and both have transforms of the same names.
+        Without a surrounding codebase it is the only one of those imported that has the name.
+
+        Raises:
+            KeyError: If several have it.
+        """
+        name = key[len(SCOPE) + 1:] if key.startswith(f'{SCOPE}.') else key
         scope = _surrounding_scope()
-        if found is None and '.' not in key and scope is not None:
-            _import_registry(scope)
-            child = self.root._search_child(scope)
-            if child is not None and child is not self:
-                found = _plain_get(child.get, key)
-        return found
+        self.import_from_location()
+        if '.' not in name and name not in self._module_dict:
+            found = self._in_codebase(scope, name) if scope is not None else self._in_only_codebase(name)
+            if found is not None:
+                return found
+        return _plain_get(super().get, key if '.' in name else name)
+
+    def _in_codebase(self, scope: str, name: str) -> Optional[Type]:
+        _import_registry(scope)
+        child = self.root._search_child(scope)
+        return None if child is None or child is self else _plain_get(child.get, name)
+
+    def _in_only_codebase(self, name: str) -> Optional[Type]:
+        found: Dict[str, Type] = {}
+        for scope, child in self.root._children.items():
+            if scope != SCOPE:
+                _plain_get(child.get, '')  # imports the modules that register
+                cls = child._module_dict.get(name)
+                if cls is not None and cls not in found.values():
+                    found[scope] = cls
+        if len(found) > 1:
+            raise KeyError(f"type '{name}' is ambiguous: {', '.join(sorted(found))} each have one; set default_scope "
+                           f"to one of them, or write the type as '{sorted(found)[0]}.{name}'")
+        return next(iter(found.values()), None)
 
 
 class ModelRegistry(ScopedRegistry):
@@ -65,14 +97,21 @@ class ModelRegistry(ScopedRegistry):
             importlib.import_module(LAZY_MODULES[name])
         if name in self._module_dict:
             return self._module_dict[name]
-        stock = stock_name(name)
-        return super().get(key) if stock is None else self.make_class(self._find_stock(stock))
+        scope, _, last = name.rpartition('.')
+        stock = stock_name(scope or name)
+        if stock is not None and not scope:
+            return self.make_class(self._find_stock(stock))
+        if stock in (*CODEBASES, *self.root._children):  # 'AFANmmdet.FasterRCNN' names its codebase
+            return self.make_class(self._find_stock(last, str(stock)))
+        return super().get(key)
 
-    def _find_stock(self, stock: str) -> Type:
+    def _find_stock(self, stock: str, scope_of_stock: str = '') -> Type:
         name = afan_name(stock)
         found: Dict[str, Type] = {}
         names: List[str] = []
         for scope, registry in self._candidates().items():
+            if scope_of_stock not in ('', scope):
+                continue
             cls = registry._module_dict.get(stock)
             names += map(afan_name, registry._module_dict)
             if cls is not None and cls not in found.values():

@@ -105,6 +105,11 @@ class DigitsDataset(BaseDataset):
         self.num_train_samples = num_train_samples
         super().__init__(pipeline=list(pipeline), **kwargs)
 
+    @property
+    def CLASSES(self) -> Any:
+        """Names of the classes, as mmpretrain's own data sets and its ``analyze_results.py`` call them."""
+        return self.metainfo.get('classes')
+
     def load_data_list(self) -> List[dict]:
         """Read, split and enlarge the images."""
         import cv2

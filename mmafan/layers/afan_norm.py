@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional,
 
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import BATCH_NORM_POLICIES
@@ -43,6 +44,8 @@ class PassAwareNorm(MadeNorm, Stock):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``(N, C, ...)`` with the statistics the running pass asks for."""
+        if isinstance(input, Proxy):  # torch.fx takes a layer of torch.nn as a whole, and this one stands for it
+            return input.tracer.create_proxy('call_module', input.tracer.path_of_module(self), (input, ), {})
         state = current_pass()
         stock = super().forward
         if state.kind is PassKind.CLEAN or not self.training:

@@ -1,6 +1,7 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import replace
 from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence
@@ -16,6 +17,7 @@ from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, runni
 from ..replay.graph import node_of, nodes_behind
 from ..replay.unread import Watch
 from ..validation import suggest
+from .series import find_series
 from .suffix import depends, is_loss, loss_tensors, select_losses
 
 PATIENCE = 20
@@ -31,7 +33,6 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
         ValueError: For a tap's module that does not exist or is never called.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    names = [name for name in modules if name]
     taps = dict(config.taps)
     for tap_name, tap in config.taps.items():
         where = f'afan.taps.{tap_name}.module'
@@ -39,7 +40,7 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
             continue
         if tap.module not in modules:
             raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
-                             f'{_closest(tap.module, names)}')
+                             f'{_closest(tap.module, model)}')
         if isinstance(modules[tap.module], nn.ModuleDict):
             entries = [f'{tap.module}.{name}' for name, _ in modules[tap.module].named_children()]
             raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
@@ -54,11 +55,21 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
     return replace(config, taps=taps)
 
 
-def _closest(path: str, names: list) -> str:
-    """Suggest names of the same depth first: 'backbone.layr1' means 'backbone.layer1', not a convolution inside."""
+def _closest(path: str, model: nn.Module) -> str:
+    """Suggest what a wrong path may mean: a sibling of a similar name, a stage of the backbone, or a similar path."""
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    parent, _, leaf = path.rpartition('.')
+    siblings = [n.rpartition('.')[2] for n in names if n.rpartition('.')[0] == parent]
+    close = difflib.get_close_matches(leaf, siblings, n=3, cutoff=0.6)
+    if close:
+        return 'did you mean ' + ' or '.join(repr(f'{parent}.{name}' if parent else name) for name in close) + '?'
+    backbone = getattr(model, 'backbone', None)
+    stages = find_series(backbone) if parent == 'backbone' and isinstance(backbone, nn.Module) else []
+    if stages:
+        return (f'the stages of its backbone are {", ".join(repr(f"backbone.{stage}") for stage in stages)}; '
+                f'`mmafan taps` lists every module that can be a tap')
     depth = path.count('.')
-    same = [n for n in names if n.count('.') == depth]
-    hint = suggest(path, same)
+    hint = suggest(path, [n for n in names if n.count('.') == depth])
     return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
 
 

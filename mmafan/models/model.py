@@ -10,7 +10,7 @@ from mmengine.model import BaseModel, is_model_wrapper
 from ..config import AFANConfig
 from ..layers.afan_norm import sync_auxiliary
 from ..naming import afan_name, stock_name
-from ..registry import MODELS
+from ..registry import MODELS, codebase_scope
 from .codebase import Codebase
 from .first_step import check_model
 from .norms import ModelNorms
@@ -50,7 +50,8 @@ class AFANModelMixin(Stock):
             raise ValueError(f'model.afan is missing: {name} needs afan=dict(taps=dict(...)); for the '
                              f"stock model write type='{stock_name(name) or name}'")
         config = AFANConfig.from_dict(afan)
-        super().__init__(*args, **kwargs)
+        with codebase_scope(type(self)):
+            super().__init__(*args, **kwargs)
         del self.__dict__['_afan_building']
         config = check_model(self, config)
         self.afan = AFANRuntime(config, ModelNorms(self, config.batch_norm), self._afan_codebase)

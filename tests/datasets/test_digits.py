@@ -104,3 +104,7 @@ def test_builds_from_a_stock_scope_with_a_stock_pipeline():
 
 def test_registered_in_mmafan():
     assert DATASETS.get('DigitsDataset') is DigitsDataset
+
+
+def test_names_of_the_classes_as_tools_of_mmpretrain_ask_for_them():
+    assert DigitsDataset(split='test', lazy_init=True).CLASSES == tuple('0123456789')

@@ -555,3 +555,14 @@ def test_moving_average(update_buffers):
         np.testing.assert_allclose(value.double().numpy(), expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
     assert not torch.equal(average.module.norm.running_mean, average.module.norm.auxiliary.running_mean)
     Block().load_state_dict(given, strict=True)
+
+
+@pytest.mark.parametrize('kind', ['BN', 'AFANNorm'])
+def test_symbolic_trace_takes_the_norm_as_a_layer(tiny_classifier, kind):
+    model = tiny_classifier(backbone=dict(norm_cfg=dict(type=kind))).eval()
+    traced = torch.fx.symbolic_trace(model.backbone)
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(traced(images)[0], model.backbone(images)[0])
+    norms = [node for node in traced.graph.nodes
+             if node.op == 'call_module' and isinstance(traced.get_submodule(node.target), torch.nn.BatchNorm2d)]
+    assert len(norms) == sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.backbone.modules())

@@ -1,0 +1,42 @@
+"""``mmafan doctor [CONFIG]``: what is installed and does not fit; with a config, one step of it on random images."""
+from __future__ import annotations
+
+import argparse
+from typing import List
+
+from .configs import read_config
+from .dry_run import check_config, dry_run
+from .environment import Finding, check_environment, check_operators
+
+MARKS = {'ok': '  ok ', 'note': 'note ', 'problem': 'WRONG'}
+
+
+def report(findings: List[Finding]) -> str:
+    """Lay findings out as text, remedies below."""
+    lines = []
+    for finding in findings:
+        lines.append(f'{MARKS[finding.level]}  {finding.text}')
+        if finding.remedy:
+            lines.append(f'         -> {finding.remedy}')
+    return '\n'.join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the subcommand."""
+    parser.add_argument('config', nargs='?', help='config with A-FAN to try one step of (default: none)')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what was found; status 1 where something is wrong."""
+    findings = check_environment()
+    operators = check_operators()
+    findings += [operators] if operators is not None else []
+    if args.config is not None:
+        cfg = read_config(args.config)
+        told = check_config(cfg)
+        findings += told
+        if all(finding.level != 'problem' for finding in told):
+            findings += dry_run(cfg)
+    print(report(findings))
+    if any(finding.level == 'problem' for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,79 @@
+"""Which module of a backbone is its k-th stage, for any backbone.
+
+The rule, in this order:
+
+1. The stages are the largest series of modules, by parameters, that are numbered side by side in the backbone
+   (``layer1``, ``layer2``, ...; ``stages.0``, ``stages.1``, ...; ``layers.0``, ...).
+2. Of a series of five modules at the most, the k-th is stage k (the last one where there are fewer).
+3. Of a longer one, stage k is the last module with an output of 1/2^(k+1) of the image's height (1/4, 1/8, 1/16, 1/32);
+   where no resolution changes (a plain transformer), it is the one after k quarters of the series.
+4. Where that module is a list that is never called, or hands tokens on twice (before and after they are merged), its
+   last part that runs and returns one feature stands for it.
+"""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+from torch import nn
+
+from ..models.series import find_series
+from .probe import Candidate
+
+MOST_STAGES = 5
+
+
+def stage_path(stage: int, series: Sequence[str], candidates: Sequence[Candidate], height: int) -> Optional[str]:
+    """Return the module that stands for a stage, or None where none can.
+
+    Args:
+        stage: From 1.
+        series: As :func:`find_series` gives it.
+        candidates: Modules that can be taps, in the order in which they run.
+        height: Of the images, in pixels.
+    """
+    found = {path: resolve(path, candidates) for path in series}
+    usable = [(path, tap) for path, tap in found.items() if tap is not None]
+    if not usable:
+        return None
+    if len(series) <= MOST_STAGES:
+        return usable[min(stage, len(usable)) - 1][1].path
+    # Heights are rounded up where they are odd.
+    fitting = [tap for _, tap in usable if height_of(tap) == -(-height // 2**(stage + 1))]
+    heights = {height_of(tap) for _, tap in usable}
+    if len(heights) > 1 and fitting:
+        return fitting[-1].path
+    return usable[max(round(len(usable) * stage / 4), 1) - 1][1].path
+
+
+def height_of(candidate: Candidate) -> Optional[int]:
+    """Height of a feature map, or None for tokens and vectors."""
+    shape = candidate.shapes[0]
+    return shape[2] if len(shape) == 4 else None
+
+
+def resolve(path: str, candidates: Sequence[Candidate]) -> Optional[Candidate]:
+    """Return the candidate that stands for a module, see rule 4; None where there is none."""
+    exact = next((c for c in candidates if c.path == path), None)
+    if exact is not None and not (len(exact.shapes) > 1 and all(len(shape) == 3 for shape in exact.shapes)):
+        return exact
+    inside = [c for c in candidates if c.path.startswith(path + '.') and len(c.shapes) == 1
+              and not _merges(c.path)]
+    if not inside:
+        return exact
+    # The blocks of a stage are one level deeper where they lie in a list of their own, but never inside a block.
+    last = inside[-1].path
+    outer = [c for c in inside if last == c.path or last.startswith(c.path + '.')]
+    return min(outer, key=lambda c: c.path.count('.'))
+
+
+def _merges(path: str) -> bool:
+    return 'downsample' in path
+
+
+def recommend_stage(stage: int, model: nn.Module, candidates: Sequence[Candidate], height: int) -> Optional[str]:
+    """Return the module of a model that stands for a stage of its backbone, or None."""
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, nn.Module):
+        return None
+    series = [f'backbone.{path}' for path in find_series(backbone)]
+    return stage_path(stage, series, candidates, height)
