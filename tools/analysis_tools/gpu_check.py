@@ -223,7 +223,8 @@ class Check:
         rows = osp.join(self.args.work_dir, 'rows.csv')
         if not osp.exists(rows):
             return ''
-        from _study import load_study, summarise, table
+        from _study import load_study
+        from _summary import summarise, table
         [study] = load_study(STUDY)
         values: Dict[str, Dict[int, float]] = {arm: {} for arm in study.arms}
         with open(rows, newline='') as file:
