@@ -288,6 +288,9 @@ install_mmafan() {
     fi
     printf '%s\n' "$ROOT" >"$site/mmafan-dev.pth"
     (cd "$ROOT" && must 'registering mmafan' "$PY" setup.py -q egg_info)
+    # What pip makes of console_scripts, which development mode has not.
+    printf '#!%s\nfrom mmafan.cli.main import main\nmain()\n' "$PY" >"$(dirname "$PY")/mmafan"
+    chmod +x "$(dirname "$PY")/mmafan"
 }
 
 # check_environment [--quick]: imports what was installed and prints the versions.
