@@ -19,12 +19,12 @@ class PassConfig(NamedTuple):
     """One adversarial pass of a tap.
 
     Attributes:
-        index: Its number in the names of its losses.
+        number: Its number in the names of its losses.
         weight: Factor of its losses, above 0.
         strength: Fraction of the full perturbation; None: each sample draws one of the tap's.
         reinject: Whether it takes the clean feature with the perturbed statistics; not said where it is drawn.
     """
-    index: int
+    number: int
     weight: float
     strength: Optional[float] = None
     reinject: bool = False

@@ -5,7 +5,7 @@ result does not depend on which other samples share the batch.  Nothing is modif
 """
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -171,7 +171,8 @@ def project_linf(perturbation: Tensor, radius: Tensor | float) -> Tensor:
         >>> project_linf(torch.tensor([[3., -0.5]]), 1.0).tolist()
         [[1.0, -0.5]]
     """
-    return perturbation.clamp(-radius, radius)
+    limit: Any = radius  # torch takes both numbers or both tensors
+    return perturbation.clamp(-limit, limit)
 
 
 def project_l2(perturbation: Tensor, radius: Tensor | float) -> Tensor:

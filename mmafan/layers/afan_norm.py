@@ -110,8 +110,9 @@ def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
 
 def sync_auxiliary(model: nn.Module) -> None:
     """Make every auxiliary norm a copy of its main one, as it is when training starts."""
+    module: Any
     for module in model.modules():
-        auxiliary: Any = module._modules.get(AUXILIARY) if isinstance(module, PassAwareNorm) else None
+        auxiliary = module._modules.get(AUXILIARY) if isinstance(module, PassAwareNorm) else None
         if auxiliary is not None:
             _copy_state(module, auxiliary)
 

@@ -132,7 +132,7 @@ class Attack:
         """``f_i = f + s_i (f_adv - f)``, with the statistics re-injected where they are wanted."""
         clean, adversarial = self.clean[index], self.adversarial[index]
         drawn = wanted.strength is None
-        strength = factor * (_per_sample(self._strengths, clean) if drawn else wanted.strength)
+        strength = factor * (_per_sample(self._strengths, clean) if wanted.strength is None else wanted.strength)
         if isinstance(strength, Tensor):
             strength = strength.to(clean.dtype)
         mixed = mix_strength(clean, adversarial, strength)

@@ -177,9 +177,11 @@ class AFANRuntime:
             return
         self.inside = True
         places, protects = None if self.facts is None else self.facts.changed_state, bool(self.taps)
-        regions = functools.lru_cache(maxsize=None)(functools.partial(RegionState, model, places, protects))
+        regions = None
+        if model is not None:
+            regions = functools.lru_cache(maxsize=None)(functools.partial(RegionState, model, places, protects))
         try:
-            with checkpointing_of_passes(None if model is None else regions, protects):
+            with checkpointing_of_passes(regions, protects):
                 yield
         finally:
             self.inside = False

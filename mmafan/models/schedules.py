@@ -48,6 +48,7 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
             return model(*own.args, **own.kwargs, mode='loss')
 
     log: Losses = {}
+    zero: Optional[Tensor]
     try:
         if single_graph:
             losses, zero = _run_wrapped(model, wrapper, optim_wrapper, functools.partial(_merged, model, batch))

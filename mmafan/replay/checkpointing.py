@@ -1,6 +1,7 @@
 """Activation checkpointing of stock modules inside A-FAN's passes."""
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager, nullcontext
 from typing import Any, Callable, ContextManager, Iterator, List, Optional
 
@@ -12,6 +13,10 @@ from .state import PassKind, Patches, current_pass, running_pass
 REENTRANT = 'CheckpointFunction'
 NON_REENTRANT = '_checkpoint_without_reentrant_generator'
 _REPLAYS: List[Callable[[], bool]] = []
+
+
+def _given(regions: RegionState) -> RegionState:
+    return regions
 
 
 @contextmanager
@@ -98,7 +103,8 @@ def in_its_pass(function: Callable[..., Any], regions: Optional[RegionState] = N
         if regions is not None and (regions.protects or kind is not PassKind.CLEAN):
             protection = regions.restored(found)
         # There may be regions inside.
-        inner = checkpointing_of_passes(regions and (lambda: regions), regions is None or regions.protects)
+        again = None if regions is None else functools.partial(_given, regions)
+        inner = checkpointing_of_passes(again, regions is None or regions.protects)
         with protection, running_pass(kind, state.batch_norm), inner:
             return function(*args, **kwargs)
 

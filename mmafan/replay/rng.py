@@ -37,7 +37,8 @@ def _numpy_state() -> _NumpyState:
     global _latest
     raw = _raw_state()
     if _latest is None or not _latest.shows_every_draw or raw != _latest.raw:
-        _latest = _NumpyState(raw, np.random.get_state())
+        full: Any = np.random.get_state()
+        _latest = _NumpyState(raw, full)
     return _latest
 
 
