@@ -95,7 +95,8 @@ def test_every_road_builds_the_same_classes(config, tmp_path):
         assert without_scopes(cfg.to_dict()) == without_scopes(direct.to_dict()), road
     with DefaultScope.overwrite_default_scope(codebase):
         expected = classes(direct)
-        assert expected['train'][0].split('.')[0] in (codebase, 'mmafan')
+        own = next(name for name in expected['train'] if not name.startswith('mmengine.'))  # what a wrapper holds
+        assert own.split('.')[0] in (codebase, 'mmafan')
         for road, cfg in read.items():
             assert classes(cfg) == expected, road
 
