@@ -134,12 +134,15 @@ def _labelled(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.rando
 
 
 def _boxed(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.RandomState) -> Dict[str, Any]:
-    """Seven boxes in an image, about the mean of COCO, with masks and a map of the background."""
+    """Seven boxes in an image, about the mean of COCO, and a map of the background; masks where the config loads some.
+
+    Stock code takes masks for a reason to use them: a detector of boxes may fail where there are any.
+    """
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
-    count, samples = 7, []
+    count, samples, with_masks = 7, [], _loads_masks([cfg.get('train_dataloader'), cfg.model])
     for _ in range(batch_size):
         corners = random.uniform(0, 0.6, (count, 2)) * size[::-1]
         extents = random.uniform(0.05, 0.4, (count, 2)) * size[::-1]
@@ -150,13 +153,23 @@ def _boxed(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.R
         sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size,
                                              scale_factor=(1.0, 1.0)))
         labels = torch.from_numpy(random.randint(num_classes_of(cfg.model), size=count))
-        sample.gt_instances = InstanceData(
-            bboxes=HorizontalBoxes(boxes), labels=labels, masks=BitmapMasks(masks, *size))
+        sample.gt_instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=labels)
+        if with_masks:
+            sample.gt_instances.masks = BitmapMasks(masks, *size)
         sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(boxes[:0]))
         sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.long))
         samples.append(sample)
     images = random.randint(256, size=(batch_size, 3, *size), dtype=np.uint8)
     return dict(inputs=list(torch.from_numpy(images)), data_samples=samples)
+
+
+def _loads_masks(part: Any) -> bool:
+    """Whether a part of a config has a pipeline that loads masks, or a head that needs them."""
+    if isinstance(part, dict):
+        if part.get('with_mask') or str(part.get('type')).endswith('LoadPanopticAnnotations') or part.get('mask_head'):
+            return True
+        part = list(part.values())
+    return isinstance(part, (list, tuple)) and any(map(_loads_masks, part))
 
 
 def _mapped(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.RandomState) -> Dict[str, Any]:

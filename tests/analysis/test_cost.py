@@ -197,8 +197,18 @@ def test_random_batches_for_detectors():
             boxes = sample.gt_instances.bboxes.tensor
             assert image.shape == (3, 64, 64) and image.dtype == torch.uint8 and torch.equal(image, twin)
             assert (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 64
-            assert sample.gt_instances.labels.max() < 5 and sample.gt_instances.masks.masks.any(axis=(1, 2)).all()
+            assert sample.gt_instances.labels.max() < 5 and 'masks' not in sample.gt_instances
     assert not torch.equal(first[0]['inputs'][0], first[1]['inputs'][0])
+
+
+@pytest.mark.parametrize('change', [
+    dict(model=dict(roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(type='FCNMaskHead')))),
+    dict(train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[dict(type='LoadAnnotations', with_mask=True)])]))),
+    dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadPanopticAnnotations')])))])
+def test_random_batches_have_masks_where_the_config_loads_some(change):
+    cfg = Config(dict(dict(default_scope='mmdet', model=dict(bbox_head=dict(num_classes=5))), **change))
+    [batch] = random_batches(cfg, 1, 2, 64)
+    assert all(sample.gt_instances.masks.masks.any(axis=(1, 2)).all() for sample in batch['data_samples'])
 
 
 def test_random_batches_for_segmentors():

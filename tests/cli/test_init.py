@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os.path as osp
 
 import pytest
 from mmengine.config import Config
@@ -87,6 +88,8 @@ def test_new_style_config_gets_a_new_style_child(tmp_path, capsys):
     needs('mmdet')
     import mmdet
     stock = f'{mmdet.__path__[0]}/configs/retinanet/retinanet_r50_fpn_1x_coco.py'
+    if not osp.exists(stock):
+        pytest.skip('this build of mmdet comes without new-style configs')
     init(capsys, stock, tmp_path / 'mine.py')
     text = (tmp_path / 'mine.py').read_text()
     assert 'from mmdet.configs.retinanet.retinanet_r50_fpn_1x_coco import *' in text
