@@ -20,7 +20,7 @@ from _measures import Measure, numbers, run_measures
 from mmengine.logging import MMLogger
 
 SCALE = 'train/afan_strength_scale'  # logged by AdvFeatureHook in every iteration
-ATTACKED_SHARE = 'share of steps attacked'
+ATTACKED_SHARE = 'share of steps attacked'  # beside the metrics of a result
 
 
 def fingerprint(cfg: Any, data: dict) -> str:
@@ -84,10 +84,9 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
 
     Returns:
         ``metrics``: numbers of the last validation by name (what is not one number is left out), those of every
-        measure, the highest of several validations of the last session as ``best <name>``, and the share of the steps
-        in which A-FAN was on; ``seconds`` that
-        training took, of the last session where the run was resumed; ``versions`` of the packages; ``fingerprint``;
-        ``reused``: whether the run was finished before.
+        measure, and, with ``measures``, the highest of several validations of the last session as ``best <name>``;
+        the share of the steps of that session in which A-FAN was on; ``seconds`` that training took, of the last
+        session too; ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished before.
     """
     result_path, start_path = (osp.join(cfg.work_dir, name) for name in ('result.json', 'started.json'))
     identity = fingerprint(cfg, data)
@@ -108,7 +107,7 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
             if SCALE in runner.message_hub.log_scalars:
-                attacked.append(runner.message_hub.get_scalar(SCALE).current() > 0)
+                attacked.append(bool(runner.message_hub.get_scalar(SCALE).current() > 0))
 
         def after_train_epoch(self, runner) -> None:
             if on_epoch is not None:
@@ -130,12 +129,12 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
         if not validations:  # killed between the last epoch and its validation
             runner.val()
         metrics = dict(validations[-1])
-        if len(validations) > 1:
+        if measures is not None and len(validations) > 1:
             metrics.update({f'best {name}': max(one[name] for one in validations) for name in validations[-1]})
         metrics.update(run_measures(runner, measures or {}))
-        if attacked:
-            metrics[ATTACKED_SHARE] = float(sum(attacked) / len(attacked))
     result = dict(metrics=metrics, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
+    if attacked:
+        result[ATTACKED_SHARE] = sum(attacked) / len(attacked)
     write_json(result_path, result)
     return dict(result, reused=False)
 

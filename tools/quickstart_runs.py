@@ -53,7 +53,7 @@ def train_run(task: Task, arm: str, seed: int, epochs: int, work_dir: str,
     arguments = train_command(task, arm, seed, epochs, work_dir)
     result = train_once(make_config(arguments), task.prepare(), on_epoch, hooks, task.measures)
     metrics = {metric.key: metric.factor * result['metrics'][metric.key] for metric in task.metrics}
-    shares = {name: value for name, value in result['metrics'].items() if name == ATTACKED_SHARE}
+    shares = {name: value for name, value in result.items() if name == ATTACKED_SHARE}
     return dict(metrics=metrics, command='python tools/train.py ' + ' '.join(arguments), reused=result['reused'],
                 **shares)
 

@@ -278,7 +278,7 @@ def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) ->
              'command goes on from here')
     texts = []
     for study in studies:
-        shares = {arm: statistics.fmean(results[study.data_set, arm, seed]['metrics'].get(ATTACKED_SHARE, 1.0)
+        shares = {arm: statistics.fmean(results[study.data_set, arm, seed].get(ATTACKED_SHARE, 1.0)
                                         for seed in study.seeds) for arm in study.arms}
         texts.append(report(study, results, count_compute(study, shares, work_dir), work_dir))
     text = '\n\n'.join(texts)
