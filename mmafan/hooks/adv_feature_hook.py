@@ -1,6 +1,7 @@
 """Schedule, logs, checks and checkpoint state of A-FAN; the algebra is the model's."""
 from __future__ import annotations
 
+import math
 from typing import Any, Dict, Optional, Sequence, Union
 
 import torch
@@ -15,6 +16,7 @@ from ..models.model import AFANModelMixin, unwrap
 from ..models.schedules import refuse_compile
 from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
+from .clean_loss import clean_loss
 from .fit_tracker import FitTracker
 from .loss_ratio import loss_ratios
 from .recipe_state import RECIPE, check_recipe, recipe_of
@@ -101,9 +103,17 @@ class AdvFeatureHook(Hook):
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
         if self._restored:
             load_training_state(model, self._restored)
-            if self.fit is not None and 'fit' in self._restored:
-                self.fit.load_state_dict(self._restored['fit'])
-            self._restored = {}
+        if self.fit is not None and runner.iter > 0:  # weights alone begin a new training, whose losses are others
+            self._resume_fit(runner, self.fit)
+        self._restored = {}
+
+    def _resume_fit(self, runner: Runner, fit: FitTracker) -> None:
+        if 'fit' in self._restored:
+            fit.load_state_dict(self._restored['fit'])
+        else:
+            runner.logger.warning(
+                f'the checkpoint does not hold how well the training set was fitted: with AdvFeatureHook.fit_threshold='
+                f'{fit.threshold} A-FAN is off until the clean loss is below that share of what it is now')
 
     # ------------------------------------------------------------------ schedule
     def scale_at(self, position: float) -> float:
@@ -154,7 +164,11 @@ class AdvFeatureHook(Hook):
         runner.message_hub.update_scalar('train/afan_strength_scale', runtime.controls.strength_scale)
         if self.fit is not None:
             window = len(runner.train_dataloader) if self._epochs else FIT_WINDOW
-            self.fit.update(clean_loss(outputs or {}, runtime), window)
+            loss = clean_loss(outputs or {}, runtime)
+            if loss is None and not self.fit.count:
+                raise ValueError(f'AdvFeatureHook.fit_threshold must be None where train_step logs no loss, got '
+                                 f'{self.fit.threshold}: the model logs {sorted(outputs or {})}')
+            self.fit.update(math.nan if loss is None else loss, window)
         if self._logs_at(batch_idx):
             measured = runtime.meters.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
@@ -188,21 +202,6 @@ class AdvFeatureHook(Hook):
             change = check_recipe(model, runner.optim_wrapper, self._restored, checkpoint)
             if change is not None:
                 runner.logger.warning(change)
-
-
-def clean_loss(outputs: Dict[str, Any], runtime: Any) -> float:
-    """Return the clean loss of a step as the stock model has it, on the mean over the processes.
-
-    Args:
-        outputs: Log variables of ``train_step``.
-        runtime: Of the model.
-    """
-    named = {name: value for name, value in outputs.items() if 'loss' in name and name != 'loss'}
-    clean = [value for name, value in named.items() if not name.startswith('adv_')] or [outputs['loss']]
-    weight = runtime.config.clean_weight if runtime.taps and len(clean) < len(named) else 1.0
-    total = torch.as_tensor(sum(clean)).detach().float().clone()
-    all_reduce(total, op='mean')
-    return float(total) / weight
 
 
 def training_state(model: Any) -> Dict[str, Any]:

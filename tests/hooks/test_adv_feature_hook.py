@@ -17,6 +17,8 @@ from mmafan.hooks import AdvFeatureHook
 from mmafan.hooks.adv_feature_hook import training_state
 from mmafan.models.model import unwrap
 
+from ..training import record_warnings
+
 TAPS = dict(s=dict(module='conv1', step_size=0.1, strengths=(0.5, 1.0)))
 
 
@@ -244,6 +246,35 @@ def test_the_fit_survives_a_resume(tmp_path):
     assert spy.scales == whole.scales[8:] and max(spy.scales) > 0
     for one, other in zip(runner.model.parameters(), second.model.parameters()):
         assert torch.equal(one, other)
+
+
+def test_weights_alone_begin_a_new_fit(tmp_path):
+    """What a pre-training has seen as its highest loss says nothing about a training that loads its weights."""
+    first, _ = make_runner(tmp_path / 'first', AdvFeatureHook(fit_threshold=1.0))
+    first.train()
+    second, spy = make_runner(tmp_path / 'second', AdvFeatureHook(fit_threshold=1.0), epochs=1,
+                              load_from=str(tmp_path / 'first' / 'epoch_4.pth'))
+    second.train()
+    assert spy.scales[0] == 0
+
+
+def test_a_checkpoint_without_the_fit_is_told(tmp_path):
+    first, _ = make_runner(tmp_path, epochs=1)
+    first.train()
+    second, spy = make_runner(tmp_path, AdvFeatureHook(fit_threshold=0.3), epochs=2, resume=True)
+    with record_warnings() as found:
+        second.train()
+    assert spy.scales[0] == 0
+    assert any('with AdvFeatureHook.fit_threshold=0.3 A-FAN is off until' in text for text in found)
+
+
+def test_a_model_that_logs_no_loss_has_no_fit(tmp_path):
+    runner, _ = make_runner(tmp_path, AdvFeatureHook(fit_threshold=0.3))
+    stock = runner.model.train_step
+    runner.model.train_step = lambda *args, **kwargs: {'norm': stock(*args, **kwargs)['loss']}
+    with pytest.raises(ValueError, match=r"fit_threshold must be None where train_step logs no loss, got 0.3: the "
+                                         r"model logs \['norm'\]"):
+        runner.train()
 
 
 def test_the_ratio_of_the_losses_is_logged(tmp_path):
