@@ -60,7 +60,7 @@ def test_metrics_are_means_over_the_loaders_by_the_name_of_the_measure(measures)
         built.append(loop)
         return SimpleNamespace(run=lambda: next(results))
 
-    runner = SimpleNamespace(cfg=config(), build_val_loop=build_val_loop)
+    runner = SimpleNamespace(cfg=config(), build_val_loop=build_val_loop, hooks=[])
     assert measures.run_measures(runner, dict(
         corrupted=measures.Measure(corruptions=('fog', ), severities=(1, 2)),
         training=measures.Measure(data='train'))) == {'corrupted top1': 50.0, 'training top1': 99.0}
