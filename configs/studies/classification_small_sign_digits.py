@@ -1,5 +1,5 @@
 # Does the recipe for small data sets help on hands that show digits, 30 images of each, without augmentation, against
-# the controls? Nothing was chosen on images of these; validation has other persons.
+# the controls? Nothing of the recipe was chosen on images of these; validation has other persons.
 config = '../mmpretrain/resnet14w16_afan-small-data_cifar10-600.py'
 metric = 'accuracy/top1'
 also = ('training accuracy/top1', 'calibration/ece')
