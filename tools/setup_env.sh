@@ -289,8 +289,14 @@ install_mmafan() {
     printf '%s\n' "$ROOT" >"$site/mmafan-dev.pth"
     (cd "$ROOT" && must 'registering mmafan' "$PY" setup.py -q egg_info)
     # What pip makes of console_scripts, which development mode has not.
-    printf '#!%s\nfrom mmafan.cli.main import main\nmain()\n' "$PY" >"$(dirname "$PY")/mmafan"
-    chmod +x "$(dirname "$PY")/mmafan"
+    "$PY" - <<'SCRIPT'
+import os
+import sys
+path = os.path.join(os.path.dirname(sys.executable), 'mmafan')
+with open(path, 'w') as file:
+    file.write(f'#!{sys.executable}\nfrom mmafan.cli.main import main\nmain()\n')
+os.chmod(path, 0o755)
+SCRIPT
 }
 
 # check_environment [--quick]: imports what was installed and prints the versions.

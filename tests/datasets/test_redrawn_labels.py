@@ -10,7 +10,7 @@ pytest.importorskip('sklearn', reason='the images are part of scikit-learn')
 from mmafan.datasets import DigitsDataset, RedrawnLabels  # noqa: E402
 from mmafan.registry import DATASETS  # noqa: E402
 
-DIGITS = dict(type='DigitsDataset', split='train', num_train_samples=500,
+DIGITS = dict(type='mmafan.DigitsDataset', split='train', num_train_samples=500,
               pipeline=[dict(type='mmpretrain.PackInputs')])
 
 
@@ -43,7 +43,7 @@ def test_the_seed_alone_decides(digits):
 
 
 def test_it_is_built_from_a_config():
-    built = DATASETS.build(dict(type='RedrawnLabels', dataset=DIGITS, share=1.0, num_classes=2))
+    built = DATASETS.build(dict(type='mmafan.RedrawnLabels', dataset=DIGITS, share=1.0, num_classes=2))
     assert set(labels_of(built)) == {0, 1}
     assert built.metainfo == built.dataset.metainfo
 
