@@ -45,9 +45,17 @@ class Replay:
         self._calls = 0
 
     def __enter__(self) -> 'Replay':
-        start = self._recording.streams[0]
         self._grad_mode = torch.is_grad_enabled()
         self._stack = ExitStack()
+        try:
+            self._begin()
+        except BaseException:  # what has been put in place so far must not stay
+            self._leave()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        start = self._recording.streams[0]
         self._stack.enter_context(self._recording.protection())
         if self._watch is not None:
             self._stack.enter_context(self._watch)
@@ -58,7 +66,7 @@ class Replay:
             self._replay_call(call, records)
         if self._module is None:
             self._begin_suffix()
-            return self
+            return
         start.restore()
         torch.set_grad_enabled(False)
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a prefix that runs leaves no trace
@@ -71,13 +79,15 @@ class Replay:
             self._watch.replays(self._module, len(self._outputs))
         self._stock_forward = None if at == 'output' else self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
-        return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def _leave(self) -> None:
         self._patches.undo()
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
         self._recording.streams[1].restore()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._leave()
         if kind is None and self._module is not None and self._calls != len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran {self._calls} times in an adversarial pass but "
                                f'{len(self._outputs)} times in the clean one')

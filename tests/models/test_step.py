@@ -201,3 +201,17 @@ def test_no_step_keeps_its_features(tiny_classifier, tiny_batch, schedule):
         assert seen and [reference() for reference in seen] == [None] * len(seen)
     finally:
         gc.enable()
+
+
+def test_a_replay_that_cannot_begin_leaves_nothing_behind(tiny_classifier, tiny_batch, monkeypatch):
+    model = tiny_classifier(afan=dict(taps=dict(s=dict(module='backbone.layer1', step_size=0.1)))).train()
+    wrapper, batch = wrapper_of(model), data_of(tiny_batch(4, 16))
+    for _ in range(3):
+        model.train_step(batch, wrapper)
+    with monkeypatch.context() as patch:
+        patch.setattr('mmafan.replay.replay.PassKind', None)  # what the prefix is entered with
+        with pytest.raises(AttributeError):
+            model.train_step(batch, wrapper)
+    assert torch.is_grad_enabled()
+    assert not [name for name, module in model.named_modules() if 'forward' in vars(module)]
+    model.train_step(batch, wrapper)
