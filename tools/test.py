@@ -120,6 +120,8 @@ def main(argv=None) -> None:
         from mmengine.fileio import dump
         if is_main_process():
             dump(metrics, args.out)
+    from mmafan.compat import end_process
+    end_process()
 
 
 if __name__ == '__main__':

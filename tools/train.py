@@ -110,6 +110,8 @@ def main(argv=None) -> None:
     # Where a launcher started several, it repeats at its end what the first process to fail said.
     from torch.distributed.elastic.multiprocessing.errors import record
     record(train)(cfg)
+    from mmafan.compat import end_process
+    end_process()
 
 
 if __name__ == '__main__':

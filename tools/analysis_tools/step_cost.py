@@ -196,6 +196,9 @@ def main(argv=None) -> None:
             stop(str(error))
     if CHILD not in os.environ or os.environ['RANK'] == '0':
         print(json.dumps(result, indent=2) if args.json else report(result))
+    if CHILD in os.environ:
+        from mmafan.compat import end_process
+        end_process()
 
 
 if __name__ == '__main__':
