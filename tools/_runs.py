@@ -86,7 +86,8 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     Returns:
         ``metrics``: numbers of the last validation by name (what is not one number is left out), those of every
         measure, and, with ``measures``, the highest of several validations as ``best <name>``; the share of the steps
-        in which A-FAN was on; ``seconds`` that training took, in the last session where it was killed; ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished before.
+        in which A-FAN was on; ``seconds`` that training took, those of the last session where it was killed;
+        ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished before.
     """
     result_path, start_path = (osp.join(cfg.work_dir, name) for name in ('result.json', 'started.json'))
     identity = fingerprint(cfg, data)
