@@ -53,7 +53,7 @@ class Spy(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.scales.append(runner.model.afan.controls.strength_scale)
-        self.passes.append(runner.model.afan.meters.num_passes)
+        self.passes.append(sum(name.startswith('adv_') for name in outputs))
         scalars = runner.message_hub.log_scalars
         self.logs.append({k: scalars[k].current() for k in scalars if 'afan' in k})
 
