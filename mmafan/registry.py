@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Type
 
 from mmengine.model import BaseModel
@@ -144,17 +145,14 @@ def _holders(registries: Dict[str, Registry], name: str) -> Dict[str, Type]:
 
 def _plain_get(get: Any, key: str) -> Optional[Type]:
     """``Registry.get`` that answers None where mmengine raises for a name it cannot import."""
-    try:
+    with suppress(RuntimeError, ImportError):
         return get(key)
-    except (RuntimeError, ImportError):
-        return None
+    return None
 
 
 def _import_registry(scope: str) -> None:
-    try:
+    with suppress(ImportError):
         importlib.import_module(f'{scope}.registry')
-    except ImportError:
-        pass
 
 
 def _child(name: str, cls: Type[Registry] = ScopedRegistry, locations: Optional[List[str]] = None) -> Registry:

@@ -91,10 +91,10 @@ class AdvFeatureHook(Hook):
         if length is not None and self.begin >= length > 0:
             unit = 'epochs' if self.by_epoch and self._epochs else 'iterations'
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
-        if self._restored:
+        if runner.iter > 0:  # weights alone begin a new training
             load_training_state(model, self._restored)
-        if self.fit is not None and runner.iter > 0:  # weights alone begin a new training, whose losses are others
-            self.fit.resume(runner, self._restored)
+            if self.fit is not None:
+                self.fit.resume(runner, self._restored)
         self._restored = {}
 
     # ------------------------------------------------------------------ schedule
@@ -119,15 +119,12 @@ class AdvFeatureHook(Hook):
         controls.loss_scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         controls.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
         controls.iteration = runner.iter
-        controls.measure = self._logs_at(batch_idx)
+        controls.measure = batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
         runtime.meters.stepped = False
         self._passes_expected = bool(runtime.taps)
         learns = self._passes_expected and runtime.learned is not None
         # What this iteration's gradients will be multiplied with; reading it waits for the device.
         self._grad_scale = controls.loss_scaler.get_scale() if learns and controls.loss_scaler is not None else 1.0
-
-    def _logs_at(self, batch_idx: int) -> bool:
-        return batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
 
     # ------------------------------------------------------------------ after an iteration
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
@@ -142,7 +139,7 @@ class AdvFeatureHook(Hook):
         runner.message_hub.update_scalar('train/afan_strength_scale', runtime.controls.strength_scale)
         if self.fit is not None:
             self.fit.follow(outputs or {}, runtime, len(runner.train_dataloader) if self._epochs else 0)
-        if self._logs_at(batch_idx):
+        if runtime.controls.measure:
             measured = runtime.meters.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
             if self._passes_expected:

@@ -193,12 +193,10 @@ def _add_auxiliary(norm: Any) -> None:
     auxiliary = norm._modules.get(AUXILIARY)
     if auxiliary is None:
         auxiliary = copy.deepcopy(norm)
-    if isinstance(auxiliary, PassAwareNorm):  # back to the stock class
-        stock: Any = next(c for c in type(auxiliary).__mro__
-                          if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
-        auxiliary.__class__ = stock
     if not isinstance(auxiliary, AuxiliaryNorm):
-        auxiliary.__class__ = _mixed(AuxiliaryNorm, type(auxiliary))
+        stock = next(c for c in type(auxiliary).__mro__
+                     if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
+        auxiliary.__class__ = _mixed(AuxiliaryNorm, stock)
     norm._modules[AUXILIARY] = auxiliary
     if not norm._afan_hooked:
         norm._register_state_dict_hook(_drop_auxiliary)
@@ -218,16 +216,11 @@ def adopt_norms(model: nn.Module, policy: str) -> List[PassAwareNorm]:
     Returns:
         The pass-aware norms of the model.
     """
-    module: Any
-    norms: List[Any] = []
     inner = {id(m._modules[AUXILIARY]) for m in model.modules() if m._modules.get(AUXILIARY) is not None}
-    for module in model.modules():
-        if not isinstance(module, _BatchNorm) or id(module) in inner:
-            continue
-        if not isinstance(module, PassAwareNorm):
-            module.__class__ = _mixed(PassAwareNorm, type(module))
-        norms.append(module)
+    norms: List[Any] = [m for m in model.modules() if isinstance(m, _BatchNorm) and id(m) not in inner]
     for norm in norms:
+        if not isinstance(norm, PassAwareNorm):
+            norm.__class__ = _mixed(PassAwareNorm, type(norm))
         if AUXILIARY in norm._modules or (norm.policy or policy) == 'separate':
             _add_auxiliary(norm)
     return norms

@@ -63,6 +63,8 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
             del part, losses
     except BaseException:
         optim_wrapper.zero_grad()  # half a step's gradients must not leak into the next
+        for factor in {} if afan.learned is None else afan.learned.factors.values():
+            factor.grad = None
         raise
     return model.parse_losses(log)[1]
 
