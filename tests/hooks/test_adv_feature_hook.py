@@ -261,7 +261,7 @@ def test_weights_alone_begin_with_fresh_strengths_and_norms(tmp_path):
     class Look(Hook):
 
         def before_train(self, runner):
-            states.append((training_state(runner.model), runner.model.bn.state_dict()))
+            states.append(copy.deepcopy((training_state(runner.model), runner.model.bn.state_dict())))
 
     second, _ = make_runner(tmp_path / 'second', afan=copy.deepcopy(afan), epochs=1,
                             load_from=str(tmp_path / 'first' / 'epoch_1.pth'))
