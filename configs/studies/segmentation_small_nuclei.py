@@ -4,7 +4,7 @@ config = '../mmseg/deeplabv3plus_r18-d8_afan-small-data_nuclei-128x128.py'
 metric = 'mIoU'
 also = ('training mIoU', )
 measures = dict(training=dict(data='train'))
-seeds = 5
+seeds = 3
 size = dict(type='Resize', scale=(128, 128), keep_ratio=False)
 load = [dict(type='LoadImageFromFile'), size]
 options = {
