@@ -17,7 +17,8 @@ options = {
     'data_preprocessor.mean': [123.675, 116.28, 103.53],
     'data_preprocessor.std': [58.395, 57.12, 57.375],
     'train_dataloader.batch_size': 20,
-    'train_dataloader.dataset': dict(folder, data_prefix='train', indices=[i for i in range(1000) if i % 100 < 10]),
+    'train_dataloader.dataset': dict(
+        folder, data_prefix='train', indices=[i for i in range(1000) if i % 100 in range(3, 50, 5)]),
     'val_dataloader.dataset': dict(folder, data_prefix='test'),
     'default_hooks.checkpoint.interval': 1000,
     'optim_wrapper.optimizer.lr': 0.01,
