@@ -79,7 +79,8 @@ class Step:
             self._prepare_first()
         facts = afan.facts or Facts(tuple(afan.codebase.watched_calls(self.model)))
         taps = afan.config.taps if afan.facts is None else self.taps
-        recording = Recording(self.model, taps, batch.size, facts, afan.config.replay)
+        size = batch.size if any(tap.fraction < 1 for tap in taps.values()) else 0
+        recording = Recording(self.model, taps, size, facts, afan.config.replay)
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))

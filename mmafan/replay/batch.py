@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import inspect
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -174,23 +175,45 @@ def select_elements(value: Any, chosen: Optional[Chosen]) -> Any:
     return map_tree(select, value)
 
 
-class Batch:
-    """Arguments of one loss call; its inputs are the keyword ``inputs``, or else the first argument."""
+def _place_of_inputs(function: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Union[int, str]:
+    """Return where the inputs are in a call: the parameter ``inputs``, or else the first one that is given."""
+    places: Dict[str, Union[int, str]] = {name: name for name in kwargs if name != 'mode'}
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    places.update({name: number for number, name in zip(range(len(args)), names)})
+    order = ['inputs', *(p.name for p in parameters), *places]
+    return next((places[name] for name in order if name in places), 0)
 
-    def __init__(self, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+
+class Batch:
+    """Arguments of one loss call.
+
+    Args:
+        args: By position.
+        kwargs: By name.
+        function: What is called; by its signature the inputs are found.
+    """
+
+    def __init__(self, args: Sequence[Any], kwargs: Dict[str, Any],
+                 function: Callable[..., Any] = lambda: None) -> None:
         self.args = tuple(args)
         self.kwargs = dict(kwargs)
-        self._key: Any = 'inputs' if 'inputs' in kwargs else 0 if args else next(iter(kwargs))
+        self._key = _place_of_inputs(function, self.args, self.kwargs)
 
     @classmethod
-    def of(cls, data: Any) -> 'Batch':
+    def of(cls, data: Any, function: Callable[..., Any] = lambda: None) -> 'Batch':
         """Make the batch of what a data preprocessor returns: a dict, or positional arguments."""
-        return cls((), data) if isinstance(data, dict) else cls(tuple(data), {})
+        return cls((), data, function) if isinstance(data, dict) else cls(data, {}, function)
+
+    def _with(self, args: Any, kwargs: Any) -> 'Batch':
+        made = copy.copy(self)
+        made.args, made.kwargs = tuple(args), kwargs
+        return made
 
     @property
     def inputs(self) -> Any:
         """The model inputs, already preprocessed."""
-        return self.args[0] if self._key == 0 else self.kwargs[self._key]
+        return self.args[self._key] if isinstance(self._key, int) else self.kwargs[self._key]
 
     @property
     def size(self) -> int:
@@ -199,15 +222,15 @@ class Batch:
 
     def copy(self) -> 'Batch':
         """Return a copy whose containers and data elements may be changed; tensors share their memory."""
-        return Batch(*snapshot((self.args, self.kwargs), same))
+        return self._with(*snapshot((self.args, self.kwargs), same))
 
     def with_inputs(self, inputs: Any) -> 'Batch':
         """Return the same batch with other inputs."""
-        if self._key == 0:
-            return Batch((inputs, *self.args[1:]), self.kwargs)
-        return Batch(self.args, {**self.kwargs, self._key: inputs})
+        if isinstance(self._key, int):
+            return self._with((*self.args[:self._key], inputs, *self.args[self._key + 1:]), self.kwargs)
+        return self._with(self.args, {**self.kwargs, self._key: inputs})
 
     def select(self, chosen: Optional[Chosen]) -> 'Batch':
         """Return the batch of some samples alone; None for all."""
         args = tuple(select_samples(value, chosen) for value in self.args)
-        return Batch(args, {name: select_samples(value, chosen) for name, value in self.kwargs.items()})
+        return self._with(args, {name: select_samples(value, chosen) for name, value in self.kwargs.items()})
