@@ -51,8 +51,9 @@ class Step:
             keeps_graph: Whether the clean graph lives to the end of the step. Otherwise its backward runs before the
                 next part is asked for, and leaves the gradients at the taps.
         """
+        self.afan.meters.stepped = True
         recording, losses = self.clean_pass()  # f = prefix(x), L = loss(suffix(f), y)
-        attacks = self._attacks(recording)
+        attacks = [] if self.afan.batch_is_lost else self._attacks(recording)
         remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
         gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
                      if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
@@ -108,7 +109,6 @@ class Step:
         """Make the attacks of this step, each on the samples that take part at its tap."""
         controls, rank = self.afan.controls, get_rank()
         made: List[Tuple[Suffix, Attack]] = []
-        self.afan.meters.stepped = True
         for number, (name, tap) in enumerate(self.taps.items()):
             if not any(map(len, recording.captures[name].features)):
                 continue  # the batch does not come to it: no RoI, or a later stage that was left out
