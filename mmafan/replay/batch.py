@@ -16,6 +16,7 @@ from .tree import DESCEND, map_tree, tensors_of
 INPUTS = 'inputs'
 REST = 'rest'
 
+
 def is_feature(tensor: Tensor) -> bool:
     """Whether a tap perturbs this tensor: floating, with a dimension of samples."""
     return tensor.is_floating_point() and tensor.dim() > 0

@@ -6,7 +6,7 @@ from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .batch import INPUTS, Chosen, is_feature, select_samples
+from .batch import Chosen, is_feature, select_samples
 from .rng import RandomState
 from .tree import map_tensors, tensors_of
 
