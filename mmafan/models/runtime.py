@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Dict, Iterable, Iterator, Optional, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
@@ -47,12 +49,16 @@ class Meters:
         diagnostics: Latest measurements by name, each a tensor of no dimension.
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
         num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
+        num_idle: By tap and reason, number of steps in which there was nothing to perturb; since then, too.
+        clean_weight: Factor of the clean losses in the last step.
         num_passes: Number of adversarial passes since the meters were last reset.
         stepped: Whether a step of A-FAN ran since then.
     """
     diagnostics: Dict[str, Tensor] = field(default_factory=dict)
     num_skipped: Dict[str, Tensor] = field(default_factory=dict)
     num_samples: Dict[str, int] = field(default_factory=dict)
+    num_idle: Dict[Tuple[str, str], int] = field(default_factory=dict)
+    clean_weight: float = 1.0
     num_passes: int = 0
     stepped: bool = False
 
@@ -60,6 +66,10 @@ class Meters:
         """Add one attack's samples to the counts, without waiting for the device."""
         self.num_skipped[tap] = self.num_skipped[tap] + num_skipped if tap in self.num_skipped else num_skipped
         self.num_samples[tap] = self.num_samples.get(tap, 0) + num_samples
+
+    def count_idle(self, tap: str, reason: str) -> None:
+        """Count a step in which a tap has nothing to perturb, or to train."""
+        self.num_idle[tap, reason] = self.num_idle.get((tap, reason), 0) + 1
 
     def pop_skipped_shares(self) -> Dict[str, float]:
         """Return the share of samples skipped by tap, and begin to count anew."""
@@ -157,6 +167,7 @@ class AFANRuntime:
         if config.learn_strengths is not None:
             self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
         self.inside = self.wrapped = False
+        self._said: Set[str] = set()
 
     @property
     def taps(self) -> Dict[str, TapConfig]:
@@ -164,6 +175,12 @@ class AFANRuntime:
         if self.controls.strength_scale <= 0:
             return {}
         return {name: tap for name, tap in self.config.taps.items() if tap.active}
+
+    def say_once(self, text: str) -> None:
+        """Warn, if the same has not been said of this model."""
+        if text not in self._said:
+            self._said.add(text)
+            print_log(text, logger='current', level=logging.WARNING)
 
     @contextmanager
     def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:
