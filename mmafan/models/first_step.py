@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import difflib
+import dis
+import inspect
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -14,7 +16,8 @@ from torch import nn
 from ..config import AFANConfig, TapConfig
 from ..functional import feature_moments
 from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
-from ..replay.graph import node_of, nodes_behind
+from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
+from ..replay.tap import TapCapture
 from ..replay.unread import Watch
 from ..validation import suggest
 from .series import find_series
@@ -73,49 +76,93 @@ def _closest(path: str, model: nn.Module) -> str:
     return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
 
 
-def check_first_pass(model: Any, recording: Recording, batch: Batch,
-                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> Optional[Facts]:
-    """Check, after the first clean forward and before any weight changes, that every tap works.
+def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
+               losses: Dict[str, Any]) -> Optional[Facts]:
+    """Check, after a clean forward and before its weights change, every tap that has not been seen to work.
 
     Returns:
-        What the step has shown; None where it proves nothing: a batch with an image without boxes, or without a row at
-        a tap (no RoI). Up to 20 such steps wait for a better one.
+        What is known now; None where the step proves nothing: a batch with an image without boxes, or without a row at
+        a tap (no RoI). Up to 20 such steps wait for a better one. A tap that is off and has no gradient, or whose
+        module some batches may not come to, is checked in a later step.
 
     Raises:
         ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
-            the samples, and where replaying the prefix does not reproduce the clean loss.
+            the samples, where nothing after it trains, and where replaying the prefix does not reproduce the clean
+            loss.
     """
-    runtime, config = model.afan, model.afan.config
+    runtime, taps = model.afan, {name: model.afan.config.taps[name] for name in recording.captures}
     proves_little = runtime.codebase.lacks_targets(batch) or any(
-        c.outputs and not any(map(len, c.features)) and c.live for c in recording.captures.values())
+        capture.idle == 'no rows' for capture in recording.captures.values())
     lacking = proves_little and runtime.num_waits < PATIENCE
-    for name, capture in [] if lacking else list(recording.captures.items()):
-        module, problem = config.taps[name].module, capture.problem()
-        if problem is not None:
-            raise ValueError(
-                f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
-                f'{problem}; name a module between the trainable part of the network and its loss')
-    facts = recording.learned()
-    if not _all_ready(not lacking):
+    found = [not lacking and _works(model, taps[name], name, capture) for name, capture in recording.captures.items()]
+    facts = decide_losses(recording, recording.learned(), losses)
+    agreed = _all_agree([not lacking, *found])
+    if not agreed[0]:
+        recording.facts = facts  # this step's own passes need them
         return None
-    idle: Dict[str, FrozenSet[int]] = {}
-    others: Dict[str, FrozenSet[str]] = {}
-    unread: Dict[str, FrozenSet[str]] = {}
-    for name, tap in config.taps.items():
-        own = _check_tap(model, recording, name, tap, losses)
-        # A constant is no proof: it may depend on the tap in a batch with something to compute it from.
-        others[name] = frozenset(k for k, v in losses.items() if k not in own and depends({k: v}))
-        chosen = own
-        if tap.losses is not None:
-            chosen = select_losses(own, [*tap.losses, *(n for group in tap.attack_losses or () for n in group)])
-        idle[name] = recording.find_idle(nodes_behind(loss_tensors(chosen)))
-    recording.facts = facts = replace(facts, idle_calls=idle, other_losses=others)
-    for name, tap in config.taps.items():
-        if config.replay and tap.module != INPUTS:
-            unread[name] = _check_replay(model, recording, batch, run, losses, name)
+    names = [name for name, works in zip(recording.captures, agreed[1:]) if works]
+    idle: Dict[str, FrozenSet[int]] = {name: frozenset() for name in taps}
+    for name in names:
+        own = _check_tap(model, recording, name, taps[name], losses)
+        if taps[name].losses is not None:
+            attacked = [n for group in taps[name].attack_losses or () for n in group]
+            own = select_losses(own, [*taps[name].losses, *attacked])
+        idle[name] = recording.find_idle(nodes_behind(loss_tensors(own)))
+    unread, held = {}, {}
+    proven = set(names)
+    for name in names:
+        if taps[name].module != INPUTS:
+            recording.facts = replace(facts, idle_calls=idle, held={name: frozenset()})
+            unread[name], held[name], trains = _check_replay(model, recording, batch, run, losses, name)
+            proven -= set() if trains else {name}
     # After a batch that proves little others may come to branches that read more.
-    recording.facts = replace(facts, unread={} if proves_little else unread)
+    unread = unread if runtime.config.replay and not proves_little else {}
+    recording.facts = replace(facts, idle_calls=idle, unread=unread, held=held, proven=frozenset(proven))
     return recording.facts
+
+
+def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) -> Facts:
+    """Decide for each tap which losses depend on it, where one is new or the tap's module ran another number of times.
+
+    A constant is no proof: it may depend on the tap in a batch with something to compute it from.
+    """
+    names = {key for key in losses if is_loss(key) and depends({key: losses[key]})}
+    own, others = dict(facts.own_losses), dict(facts.other_losses)
+    calls, before, held = dict(facts.num_calls), dict(facts.before), dict(facts.held)
+    for name, capture in recording.captures.items():
+        again = len(capture.outputs) != calls.get(name)
+        new = names if again else names - own.get(name, frozenset()) - others.get(name, frozenset())
+        if not capture.live or not new:
+            continue
+        found = frozenset(_own_losses({key: losses[key] for key in new}, capture.live))
+        own[name] = found if again else own[name] | found
+        others[name] = (others.get(name, frozenset()) | new) - own[name]
+        if again and name in recording.modules:
+            before[name] = _before(recording, name, losses)
+            held.pop(name, None)  # which of them a pass comes to is no longer known
+        calls[name] = len(capture.outputs)
+    return replace(facts, own_losses=own, other_losses=others, num_calls=calls, before=before, held=held)
+
+
+def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
+    """Whether a tap can be checked in this step; later is soon enough where it is off or in a branch of the model.
+
+    Raises:
+        ValueError: If it will never work.
+    """
+    problem, on = capture.problem(), name in model.afan.taps
+    if problem is None:
+        return True
+    if capture.idle == 'not reached' and may_run(model, tap.module):
+        model.afan.say_once(f'tap {name!r}: {tap.module!r} has not been reached, as in a branch that not every batch '
+                            'takes: A-FAN is off at it until a batch comes to it')
+        return False
+    if 'without gradient' in problem and not on:
+        model.afan.say_once(f'tap {name!r}: {tap.module!r} {problem}; A-FAN is off there now, and needs a gradient '
+                            'when it is on')
+        return False
+    raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {tap.module!r} '
+                     f'{problem}; name a module between the trainable part of the network and its loss')
 
 
 def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Dict[str, Any]:
@@ -136,11 +183,11 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
     return own
 
 
-def _all_ready(ready: bool) -> bool:
-    """Whether every process can check: a check runs layers that may wait for the other processes."""
-    flag = torch.tensor(int(ready))
-    all_reduce(flag, op='min')
-    return bool(flag)
+def _all_agree(flags: Sequence[bool]) -> List[bool]:
+    """Whether each flag is true in every process: a check runs layers that may wait for the other processes."""
+    numbers = torch.tensor([int(flag) for flag in flags])
+    all_reduce(numbers, op='min')
+    return [bool(number) for number in numbers]
 
 
 def _own_losses(losses: Dict[str, Any], live: Sequence[torch.Tensor]) -> Dict[str, Any]:
@@ -187,17 +234,70 @@ def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chose
                          f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')
 
 
-def _check_replay(model: Any, recording: Recording, batch: Batch,
-                  run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any], name: str) -> FrozenSet[str]:
-    """An unperturbed adversarial pass must give the clean loss; return the modules whose outputs it does not read."""
+def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
+                  losses: Dict[str, Any], name: str) -> Tuple[FrozenSet[str], FrozenSet[str], bool]:
+    """An unperturbed adversarial pass must give the clean loss, and come to a parameter after the tap.
+
+    Returns:
+        The modules whose outputs it does not read; the parameters before the tap that it comes to all the same; and
+        whether it comes to others, without which the tap is not proven.
+    """
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
     copies, watch = [f.clone() for f in features], Watch()
-    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), with_grad=False, watch=watch):
-        again = float(model.parse_losses(run(batch))[0])
+    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), watch=watch):
+        with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
+            passed = run(batch)
+    again = float(model.parse_losses(passed)[0].detach())
     half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
     same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
-    if math.isfinite(clean) and not same:
+    if recording.replays and math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
-    return recording.find_unread(name, watch)
+    own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
+    reached = _named(recording, leaves_among(nodes_behind(loss_tensors(own))))
+    before = recording.facts.before[name]
+    if name in model.afan.taps and not reached - before:
+        raise ValueError(f'afan.taps.{name}.module must name a module with something that trains after it, but nothing '
+                         f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
+                         'nothing')
+    return recording.find_unread(name, watch), reached & before, bool(reached - before)
+
+
+def _forget(_: Any) -> None:
+    """Keep nothing."""
+
+
+def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> FrozenSet[str]:
+    """Name the parameters that are used before a tap alone."""
+    sources = [node_of(feature) for feature in recording.captures[name].live]
+    return _named(recording, leaves_before(sources, nodes_behind(loss_tensors(losses))))
+
+
+def _named(recording: Recording, found: Set[int]) -> FrozenSet[str]:
+    return frozenset(name for name, parameter in recording.model.named_parameters() if id(parameter) in found)
+
+
+def may_run(model: nn.Module, path: str) -> bool:
+    """Whether the code of a model reads a module from where it lies, so that a forward may come to it.
+
+    What is only stored there by ``__init__`` will not be reached by any batch.
+    """
+    parent, _, leaf = path.rpartition('.')
+    while leaf.isdigit():  # an entry of a list is read with the list
+        parent, _, leaf = parent.rpartition('.')
+    for cls in type(model.get_submodule(parent)).__mro__:
+        if not cls.__module__.startswith(('torch.', 'mmengine.')):
+            for value in vars(cls).values():
+                code = getattr(inspect.unwrap(value), '__code__', None) if callable(value) else None
+                if code is not None and any(i.opname in ('LOAD_ATTR', 'LOAD_METHOD') and i.argval == leaf
+                                            for i in _instructions(code)):
+                    return True
+    return False
+
+
+def _instructions(code: Any) -> Iterator[dis.Instruction]:
+    yield from dis.get_instructions(code)
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            yield from _instructions(constant)

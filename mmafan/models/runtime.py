@@ -5,7 +5,7 @@ import functools
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, Optional, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -51,12 +51,16 @@ class Meters:
         diagnostics: Latest measurements by name, each a tensor of no dimension.
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
         num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
+        num_idle: By tap and reason, number of steps in which there was nothing to perturb; since then, too.
+        clean_weight: Factor of the clean losses in the last step.
         num_passes: Number of adversarial passes since the meters were last reset.
         stepped: Whether a step of A-FAN ran since then.
     """
     diagnostics: Dict[str, Tensor] = field(default_factory=dict)
     num_skipped: Dict[str, Tensor] = field(default_factory=dict)
     num_samples: Dict[str, int] = field(default_factory=dict)
+    num_idle: Dict[Tuple[str, str], int] = field(default_factory=dict)
+    clean_weight: float = 1.0
     num_passes: int = 0
     stepped: bool = False
 
@@ -64,6 +68,10 @@ class Meters:
         """Add one attack's samples to the counts, without waiting for the device."""
         self.num_skipped[tap] = self.num_skipped[tap] + num_skipped if tap in self.num_skipped else num_skipped
         self.num_samples[tap] = self.num_samples.get(tap, 0) + num_samples
+
+    def count_idle(self, tap: str, reason: str) -> None:
+        """Count a step in which a tap has nothing to perturb, or to train."""
+        self.num_idle[tap, reason] = self.num_idle.get((tap, reason), 0) + 1
 
     def pop_skipped_shares(self) -> Dict[str, float]:
         """Return the share of samples skipped by tap, and begin to count anew."""
@@ -164,6 +172,7 @@ class AFANRuntime:
             self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
         self.batch_changes: Optional[FrozenSet[str]] = None
         self.batch_is_lost = self.inside = self.wrapped = False
+        self._said: Set[str] = set()
 
     @property
     def taps(self) -> Dict[str, TapConfig]:
@@ -197,9 +206,15 @@ class AFANRuntime:
         if found is not None:
             self.batch_changes = frozenset((INPUTS, REST))
             lost = '' if found else 'this step has no adversarial pass, and '
-            print_log(f'the forward changes its batch in place in this step, which it did not in the first one: {lost}'
-                      'from now on every pass gets a copy', logger='current', level=logging.WARNING)
+            self.say_once(f'the forward changes its batch in place in this step, which it did not in the first one: '
+                          f'{lost}from now on every pass gets a copy')
         return found is not False
+
+    def say_once(self, text: str) -> None:
+        """Warn, if the same has not been said of this model."""
+        if text not in self._said:
+            self._said.add(text)
+            print_log(text, logger='current', level=logging.WARNING)
 
     @contextmanager
     def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:

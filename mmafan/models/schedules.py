@@ -137,12 +137,23 @@ def runs_two_phase(model: Any, optim_wrapper: Any) -> bool:
     if not model.afan.taps:
         return False
     schedule, able = model.afan.config.schedule, owns_step(model, optim_wrapper)
-    if schedule == 'two_phase' and not able:
-        owner = _step_owner(model)
+    own = _own_method(optim_wrapper)
+    if schedule == 'two_phase' and (not able or own == 'update_params'):
+        owner, kind = _step_owner(model), type(optim_wrapper).__name__
         reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
-                  f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
+                  f'{kind} has an update_params of its own, which must see the whole loss' if able else
+                  f'the optimizer wrapper is a {kind}')
         raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
-    return able and schedule != 'single_graph'
+    return able and (schedule == 'two_phase' or schedule == 'auto' and own is None)
+
+
+def _own_method(optim_wrapper: Any) -> Optional[str]:
+    """Name what an optimizer wrapper does in its own way with a loss, which it expects to be the whole one."""
+    for name in ('update_params', 'backward', 'scale_loss'):
+        method = getattr(optim_wrapper, name, None)
+        if method is not None and not method.__module__.startswith('mmengine.'):
+            return name
+    return None
 
 
 def owns_step(model: Any, optim_wrapper: Any) -> bool:

@@ -13,9 +13,9 @@ from ..replay import INPUTS, Batch, Facts, PassKind, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import PassConfig
 from .attack import Attack
-from .first_step import check_first_pass
+from .first_step import check_pass, decide_losses
 from .participation import choose_samples, participation_weight
-from .suffix import Losses, RunLoss, Suffix, clean_losses, weight_losses
+from .suffix import Losses, RunLoss, Suffix, clean_losses, depends, weight_losses
 
 
 class Part(NamedTuple):
@@ -57,7 +57,7 @@ class Step:
         remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
         gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
                      if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
-        yield Part(functools.partial(clean_losses, losses, self.afan.config.clean_weight))
+        yield Part(functools.partial(clean_losses, losses, self._clean_weight(recording)))
         del losses
         if not keeps_graph:
             recording.release_graph()
@@ -73,24 +73,34 @@ class Step:
             yield Part(dict, is_last=True)
         self.afan.controls.iteration += 1
 
+    def _clean_weight(self, recording: Recording) -> float:
+        """Return the factor of the clean losses: that of the stock model where every tap has lost its gradient."""
+        frozen = all(recording.captures[name].idle == 'no gradient' for name in self.taps)
+        self.afan.meters.clean_weight = 1.0 if frozen else self.afan.config.clean_weight
+        return self.afan.meters.clean_weight
+
     def clean_pass(self) -> Tuple[Recording, Losses]:
         """Run the clean forward under a recording; the first one also proves that the taps work."""
         afan, batch = self.afan, self.batch
         if afan.facts is None and not afan.num_waits:
             self._prepare_first()
-        facts = afan.facts or Facts(tuple(afan.codebase.watched_calls(self.model)))
         taps = afan.config.taps if afan.facts is None else self.taps
+        known = afan.facts if afan.facts is not None and afan.facts.proven.issuperset(taps) else None
+        facts = known or Facts(tuple(afan.codebase.watched_calls(self.model)))
         size = batch.size if any(tap.fraction < 1 for tap in taps.values()) else 0
         recording = Recording(self.model, taps, size, facts, afan.config.replay)
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
             losses = self.run(batch)
-        if afan.facts is None:
-            afan.facts = check_first_pass(self.model, recording, batch, self.run, losses)
-            afan.num_waits += afan.facts is None
+        if known is None:
+            found = check_pass(self.model, recording, batch, self.run, losses)
+            afan.num_waits += found is None
+            if afan.facts is not None:
+                found = recording.facts = afan.facts.joined(recording.facts)
+            afan.facts = found
         else:
-            afan.facts = recording.facts
+            afan.facts = recording.facts = decide_losses(recording, recording.facts, losses)
         return recording, losses
 
     def _prepare_first(self) -> None:
@@ -110,8 +120,10 @@ class Step:
         controls, rank = self.afan.controls, get_rank()
         made: List[Tuple[Suffix, Attack]] = []
         for number, (name, tap) in enumerate(self.taps.items()):
-            if not any(map(len, recording.captures[name].features)):
-                continue  # the batch does not come to it: no RoI, or a later stage that was left out
+            idle = recording.captures[name].idle
+            if idle is not None:
+                self._note_idle(name, idle)
+                continue
             chosen = None
             if tap.fraction < 1:
                 least = self.afan.norms.least_samples
@@ -123,6 +135,20 @@ class Step:
             made.append((suffix, Attack(tap, suffix.features, generator, controls.strength_scale,
                                         suffix.capture.autocast)))
         return made
+
+    def _note_idle(self, name: str, reason: str) -> None:
+        """Count the step, and say once that a tap that has worked has nothing left to perturb, or to train."""
+        afan = self.afan
+        afan.meters.count_idle(name, reason)
+        if afan.facts is not None and name in afan.facts.proven and reason.startswith('no') and reason != 'no rows':
+            module = self.taps[name].module
+            afan.say_once({
+                'no gradient': f'tap {name!r}: the feature of {module!r} has no gradient any more (is everything '
+                               'before it frozen now?), so that A-FAN is off there',
+                'nothing trains': f'tap {name!r}: nothing that trains is left after {module!r}, so that its '
+                                  'adversarial losses train nothing',
+                'not reached': f'tap {name!r}: a batch does not come to {module!r}, so that A-FAN is off there in such '
+                               'steps'}[reason])
 
     def _measure(self, suffix: Suffix, attack: Attack) -> None:
         meters = self.afan.meters
@@ -138,6 +164,8 @@ class Step:
         """Run one adversarial pass; return its losses, weighted and prefixed."""
         self.afan.meters.num_passes += 1
         losses = suffix.losses(perturbed)
+        if not depends(losses) and not self.afan.codebase.lacks_targets(self.batch):
+            self._note_idle(suffix.name, 'nothing trains')
         if self.afan.facts is not None:
             self.afan.facts = suffix.recording.facts
         weight = wanted.weight

@@ -16,7 +16,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .batch import Chosen
+from .batch import INPUTS, Chosen
 from .calls import WatchedCall
 from .facts import Facts
 from .forward_state import State, changed_places, forward_state, read_places, read_state
@@ -24,7 +24,7 @@ from .graph import node_of
 from .replay import Replay
 from .rng import RandomState
 from .state import PassState, Patches
-from .tap import INPUTS, SIDES, Record, Records, Site, TapCapture
+from .tap import SIDES, Record, Records, Site, TapCapture
 from .tree import map_tensors, snapshot, tensors_of
 from .unread import Watch, stand_in
 
@@ -42,6 +42,7 @@ class Recording:
     Attributes:
         facts: As given; without what has turned out to be no longer true.
         captures: By tap, what the pass has left there.
+        model, replays: As given.
     """
 
     def __init__(self, model: nn.Module, taps: Mapping[str, Site], size: int, facts: Facts = Facts(),
@@ -55,18 +56,18 @@ class Recording:
         self._calls = [call for call in facts.calls if replays or call.paired]
         self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
         self._num_hidden = 0
-        self._replays = replays
+        self.replays = replays
         self._frames: List[Tuple[Any, Records]] = [(None, [])]
         self._waiting = set(self.modules)
         self._finished: Set[int] = set()
-        self._model = model
+        self.model = model
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
         known = self.facts.changed_state
-        self._state: State = read_state(self._model) if known is None else {}
+        self._state: State = read_state(self.model) if known is None else {}
         if known:
-            self._state = read_places(self._model, known)
+            self._state = read_places(self.model, known)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
@@ -74,9 +75,9 @@ class Recording:
         for _, module in self._hooked:
             if id(module) in self._names['input']:
                 self._handles.append(module.register_forward_pre_hook(self._enter_tap, with_kwargs=True))
-            if self._replays and next(module.children(), None) is not None:
+            if self.replays and next(module.children(), None) is not None:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
-            if self._replays or id(module) in self._names['output']:
+            if self.replays or id(module) in self._names['output']:
                 self._handles.append(module.register_forward_hook(self._finish))
         self._patches = Patches()
         for call in self._calls:
@@ -99,11 +100,11 @@ class Recording:
     def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
         """List modules with their names: all, or those that the facts name and the taps' own."""
         if self.facts.hooked is not None:
-            names = self.facts.hooked if self._replays else ()
-            found = {id(module): (name, module) for name in names for module in [self._model.get_submodule(name)]}
+            names = self.facts.hooked if self.replays else ()
+            found = {id(module): (name, module) for name in names for module in [self.model.get_submodule(name)]}
             return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
-        skipped = getattr(self._model, 'data_preprocessor', None)
-        return [(path, m) for path, m in self._model.named_modules() if m is not self._model and m is not skipped]
+        skipped = getattr(self.model, 'data_preprocessor', None)
+        return [(path, m) for path, m in self.model.named_modules() if m is not self.model and m is not skipped]
 
     def _changed(self) -> Set[str]:
         return {self._paths[id(r.owner)] for c in self.captures.values() for r in c.prefix if r.changed}
@@ -112,7 +113,7 @@ class Recording:
         """Take the model inputs as the tap ``'inputs'``, where one is configured; return what the model gets."""
         for name, capture in self.captures.items():
             if name not in self.modules:
-                capture.reach([], self._start)
+                capture.reach([])
                 inputs = map_tensors(lambda t: t.detach().requires_grad_(torch.is_floating_point(t)), inputs)
                 return capture.take(inputs)
         return inputs
@@ -143,7 +144,7 @@ class Recording:
         self._close_frame(module)
         if name is not None:
             output = self._reach_tap(name, output)
-        if self._replays and self._waiting:
+        if self.replays and self._waiting:
             self._append(self._record(module, output), output)
         return output if name is not None else None
 
@@ -193,14 +194,14 @@ class Recording:
     def _reach_tap(self, name: str, output: Any) -> Any:
         if name in self._waiting:
             self._waiting.remove(name)
-            self.captures[name].reach([record for _, frame in self._frames for record in frame], RandomState())
+            self.captures[name].reach([record for _, frame in self._frames for record in frame])
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
     def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
-               with_grad: bool = True, watch: Optional[Watch] = None) -> Replay:
+               watch: Optional[Watch] = None) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
-        return Replay(self, name, features, state, chosen, with_grad, watch)
+        return Replay(self, name, features, state, chosen, watch)
 
     def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
@@ -208,9 +209,14 @@ class Recording:
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
                 if self._call_records[call.key] and (call.paired or number in idle)]
 
+    def held_parameters(self, name: str) -> List[nn.Parameter]:
+        """List the parameters that are constants of the passes of a tap."""
+        known = self.facts.held if self.captures[name].prefix and name in self.facts.held else self.facts.before
+        return [self.model.get_parameter(parameter) for parameter in known.get(name, ())]
+
     def protection(self) -> Any:
         """Return a context that keeps what a forward changes beside norms."""
-        return forward_state(self._model, self._state) if self._state else nullcontext()
+        return forward_state(self.model, self._state) if self._state else nullcontext()
 
     def run_prefixes(self, why: str, facts: Facts) -> None:
         """Let the prefixes run again in this step's passes, from the recorded random state; change the facts."""
@@ -235,7 +241,7 @@ class Recording:
         inside = tuple(f'{name}.' for name in owners)
         silent = {path for path, module in self._hooked if id(module) not in self._finished
                   and type(module).forward is not nn.Module.forward and not path.startswith(inside)}
-        state = tuple(changed_places(self._model, self._state))
+        state = tuple(changed_places(self.model, self._state))
         self._state = {place: self._state[place] for place in state}
         return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
                        changed_in_place=frozenset(self._changed()), idle_calls={}, unread={}, other_losses={})

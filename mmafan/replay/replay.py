@@ -28,7 +28,6 @@ class Replay:
         features: What is at the tap: one tensor for each of its features.
         state: The pass, ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``, and the policy of its norms.
         chosen: The samples the pass is for, if not all; the forward must get the same samples.
-        with_grad: Whether the suffix builds a graph.
         watch: Notes which of the recorded outputs are read.
 
     Raises:
@@ -37,9 +36,10 @@ class Replay:
     """
 
     def __init__(self, recording: 'Recording', name: str, features: Sequence[Tensor], state: PassState,
-                 chosen: Optional[Chosen] = None, with_grad: bool = True, watch: Optional[Watch] = None) -> None:
+                 chosen: Optional[Chosen] = None, watch: Optional[Watch] = None) -> None:
         self._recording, self._name, self._state = recording, name, state
-        self._chosen, self._with_grad, self._watch = chosen, with_grad, watch
+        self._chosen, self._watch = chosen, watch
+        self._held = recording.held_parameters(name)
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)
         self._patches = Patches()
@@ -57,6 +57,8 @@ class Replay:
 
     def _begin(self) -> None:
         start = self._recording.streams[0]
+        for parameter in self._held:
+            parameter.requires_grad_(False)
         self._stack.enter_context(self._recording.protection())
         if self._watch is not None:
             self._stack.enter_context(self._watch)
@@ -65,11 +67,11 @@ class Replay:
         calls = self._recording.calls_to_replay(self._name)
         for call, records in calls:
             self._replay_call(call, records)
+        torch.set_grad_enabled(True)
+        start.restore()
         if self._module is None:
             self._begin_suffix()
             return
-        start.restore()
-        torch.set_grad_enabled(False)
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a prefix that runs leaves no trace
         everywhere = {call.key for call, _ in calls}
         for key, records in _by_method(self._capture.prefix).items():
@@ -83,6 +85,8 @@ class Replay:
 
     def _leave(self) -> None:
         self._patches.undo()
+        for parameter in self._held:
+            parameter.requires_grad_()
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
         self._recording.streams[1].restore()
@@ -100,6 +104,7 @@ class Replay:
         if self._calls > len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran more often in an adversarial pass than the "
                                f'{len(self._outputs)} times of the clean one')
+        self._capture.random_states[self._calls - 1].restore()
         output = self._outputs[self._calls - 1]
         if self._stock_forward is None:
             return output
@@ -110,10 +115,6 @@ class Replay:
         if self._watch is not None:
             self._watch.draws_begin_at(None)
         self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm))
-        torch.set_grad_enabled(self._with_grad)
-        torch.clear_autocast_cache()  # weights cast while gradients were off have none
-        if self._capture.random_state is not None:
-            self._capture.random_state.restore()
 
     def _replay_call(self, call: WatchedCall, records: Records) -> None:
         """Replay a method wherever it is called; the random streams go on as they did in the clean pass."""
@@ -133,13 +134,18 @@ class Replay:
         """
         owner, name = records[0].owner, records[0].name
         stock, remaining, watch = getattr(owner, name), iter(records), self._watch
+        own = list(owner.parameters()) if self._held and name == 'forward' else []
+        rests = bool(own) and not any(parameter.requires_grad for parameter in own)
         if watch is not None and name == 'forward':
             watch.replays(owner, len(records))
 
         def method(*args: Any, **kwargs: Any) -> Any:
             record = next(remaining, None)
-            if record is None:
+            if record is None and not rests:
                 return stock(*args, **kwargs)
+            if record is None:  # once more beside the tap: a prefix that runs leaves no trace
+                with torch.no_grad(), running_pass(PassKind.ATTACK, 'batch'):
+                    return stock(*args, **kwargs)
             if record.random_state is not None:
                 if watch is not None:
                     watch.draws_begin_at(record.random_state)

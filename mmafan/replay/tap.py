@@ -81,7 +81,7 @@ class TapCapture:
         live: The tensors to perturb, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
         prefix: The modules and methods that had finished, outermost only, in order of calls.
-        random_state: Random streams as they were when the tap was reached.
+        random_states: Random streams as they were at each call.
         autocast: Whether the tap was reached under autocast.
     """
 
@@ -91,7 +91,7 @@ class TapCapture:
         self.gradients: List[Optional[Tensor]] = []
         self.prefix: Records = []
         self._perturbed: List[bool] = []
-        self.random_state: Optional[RandomState] = None
+        self.random_states: List[RandomState] = []
         self.autocast = False
 
     @property
@@ -100,15 +100,16 @@ class TapCapture:
         tensors = [t for output in self.outputs for t in tensors_of(output)]
         return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
 
-    def reach(self, prefix: Records, state: RandomState) -> None:
-        """Note what had finished, and the random streams, when the tap was reached for the first time."""
-        self.prefix, self.random_state, self.autocast = prefix, state, autocast_enabled()
+    def reach(self, prefix: Records) -> None:
+        """Note what had finished when the tap was reached for the first time."""
+        self.prefix, self.autocast = prefix, autocast_enabled()
 
     def take(self, output: Any) -> Any:
         """Keep an output and return the copy that the suffix consumes.
 
         The copy keeps later in-place operations (``ReLU(inplace=True)``) away from the recorded feature.
         """
+        self.random_states.append(RandomState())
         self.outputs.append(map_tensors(Tensor.detach, output))
         return map_tensors(self._track, output, keeps=True)
 
@@ -119,6 +120,7 @@ class TapCapture:
         if not perturbed:
             return tensor
         index, gradients = len(self.live), self.gradients
+        tensor = tensor.view_as(tensor)  # who else has the tensor (that of an identity) is no part of the suffix
         self.live.append(tensor)
         gradients.append(None)
 
@@ -128,6 +130,13 @@ class TapCapture:
 
         tensor.register_hook(keep)
         return tensor.clone()
+
+    @property
+    def idle(self) -> Optional[str]:
+        """Say in a word or two why there is nothing to perturb; None where there is."""
+        if not self.outputs:
+            return 'not reached'
+        return 'no gradient' if not any(self._perturbed) else None if any(map(len, self.features)) else 'no rows'
 
     def problem(self) -> Optional[str]:
         """Say after the clean forward why the tap cannot work; None where it can."""
