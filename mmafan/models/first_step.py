@@ -20,8 +20,9 @@ from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
 from ..replay.tap import TapCapture
 from ..replay.unread import Watch
 from ..validation import suggest
+from .losses import is_loss, keep_losses
 from .series import find_series
-from .suffix import depends, is_loss, loss_tensors, select_losses
+from .suffix import depends, loss_tensors, select_losses
 
 PATIENCE = 20
 
@@ -179,7 +180,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
                          f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
     for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
         _check_names(losses, own, names, f'{where}.{field}', tap)
-        _check_reach(model, tap, capture.live, select_losses(own, names), where)
+        _check_reach(model, tap, capture.live, select_losses(keep_losses(losses, own.__contains__), names), where)
     return own
 
 

@@ -14,10 +14,10 @@ from ..naming import afan_name, stock_name
 from ..registry import MODELS, codebase_scope
 from .codebase import Codebase
 from .first_step import check_model
+from .losses import Losses, parse_parts
 from .norms import ModelNorms
 from .runtime import AFANRuntime
 from .schedules import check_not_compiled, runs_two_phase, single_graph_losses, train_two_phase
-from .suffix import Losses
 
 Stock: Any = BaseModel if TYPE_CHECKING else object
 # Which module of mmafan knows a codebase; imported only when one of its models is asked for.
@@ -56,6 +56,7 @@ class AFANModelMixin(Stock):
         del self.__dict__['_afan_building']
         config = check_model(self, config)
         self.afan = AFANRuntime(config, ModelNorms(self, config.batch_norm), self._afan_codebase)
+        self.afan.has_own_sum = super().parse_losses.__func__ is not BaseModel.parse_losses
 
     def init_weights(self) -> None:
         """Initialise as the stock model does; auxiliary norms start as copies of the initialised ones."""
@@ -84,6 +85,10 @@ class AFANModelMixin(Stock):
         if not runs_two_phase(self, optim_wrapper):
             return super().train_step(data, optim_wrapper)
         return train_two_phase(self, data, optim_wrapper)
+
+    def parse_losses(self, losses: Losses) -> Tuple[Any, Dict[str, Any]]:
+        """Sum up losses as the stock model does: its own method sees every part of a step under its own names."""
+        return parse_parts(super().parse_losses, losses)
 
 
 class _LossEntry(Stock):
