@@ -24,7 +24,7 @@ def clean_loss(outputs: Dict[str, Any], runtime: Any) -> Optional[float]:
     adversarial = tuple(f'adv_{name}_' for name in taps)
     clean = [value for name, value in outputs.items()
              if 'loss' in name and name != 'loss' and not name.startswith(adversarial)]
-    weight = runtime.config.clean_weight if taps and clean else 1.0
+    weight = runtime.config.clean_weight if taps and clean and not runtime.meters.frozen else 1.0
     clean = clean or [outputs[name] for name in ('loss', ) if name in outputs]
     total = torch.as_tensor(sum(clean) / weight if clean else math.nan).detach().float().clone()
     all_reduce(total, op='mean')  # every process comes here in every step
