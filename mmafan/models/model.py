@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import TYPE_CHECKING, Any, Dict, Optional, Type
+import inspect
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Type
 
 from mmengine.model import BaseModel, is_model_wrapper
 
@@ -98,16 +99,32 @@ class _LossEntry(Stock):
         return single_graph_losses(self, super().loss, args, kwargs)
 
 
-class _ForwardEntry(Stock):
-    """For models that compute their losses in ``forward(..., mode='loss')``."""
+def _forward_of(stock: Type) -> Any:
+    """Make ``forward`` for models that compute their losses in ``forward(..., mode='loss')``, whatever else it takes.
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Forward of the stock model; ``mode='loss'`` has adversarial terms while training."""
-        stock = super().forward
-        mode = kwargs.pop('mode', args[2] if len(args) > 2 else 'tensor')
-        if mode != 'loss':
-            return stock(*args[:2], mode=mode, **kwargs)
-        return single_graph_losses(self, functools.partial(stock, mode='loss'), args[:2], kwargs)
+    Its signature is the stock model's, and so is the mode where the caller gives none.
+    """
+
+    @functools.wraps(stock.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = super(_MADE[stock], self).forward
+        if _mode_of(run, args, kwargs) != 'loss':
+            return run(*args, **kwargs)
+        return single_graph_losses(self, run, args, kwargs)
+
+    return forward
+
+
+def _mode_of(function: Callable, args: Any, kwargs: Dict[str, Any]) -> Any:
+    """Return the mode of a call, given by name or by position, or else the function's default."""
+    if 'mode' in kwargs:
+        return kwargs['mode']
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:  # the call itself tells better what is wrong with it
+        return None
+    bound.apply_defaults()
+    return bound.arguments.get('mode')
 
 
 def _codebase_of(stock: Type) -> Codebase:
@@ -133,10 +150,12 @@ def make_afan_class(stock: Type) -> Type:
     if issubclass(stock, AFANModelMixin):
         return stock
     if stock not in _MADE:
-        entry = _LossEntry if hasattr(stock, 'loss') else _ForwardEntry
         namespace: Dict[str, Any] = {'__module__': __package__, '__doc__': stock.__doc__,
                                      '_afan_codebase': _codebase_of(stock)}
-        _MADE[stock] = type(afan_name(stock.__name__), (AFANModelMixin, entry, stock), namespace)
+        bases: Tuple[Type, ...] = (AFANModelMixin, _LossEntry, stock)
+        if not hasattr(stock, 'loss'):
+            bases, namespace['forward'] = (AFANModelMixin, stock), _forward_of(stock)
+        _MADE[stock] = type(afan_name(stock.__name__), bases, namespace)
     return _MADE[stock]
 
 

@@ -5,7 +5,7 @@ import functools
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, Optional, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, Optional, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -13,7 +13,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
-from ..replay import Facts
+from ..replay import INPUTS, Batch, Facts, PassKind, current_pass
+from ..replay.batch import REST
+from ..replay.batch_changes import Contents
 from ..replay.checkpointing import checkpointing_of_passes
 from ..replay.forward_state import RegionState
 from .codebase import Codebase
@@ -160,6 +162,8 @@ class AFANRuntime:
         num_waits: Number of steps whose batch was no proof of the taps.
         meters: See :class:`Meters`.
         learned: Learned strengths, where the config asks for them.
+        batch_changes: What a forward changes in its batch; None as long as none has run.
+        batch_is_lost: Whether the latest clean pass changed a tensor of its batch and no copy is there.
         inside: Whether a pass of A-FAN is running: the model's loss is then the stock one.
         wrapped: Whether a wrapper of ours asks for the single-graph loss.
     """
@@ -173,7 +177,8 @@ class AFANRuntime:
         self.learned: Optional[LearnedStrengths] = None
         if config.learn_strengths is not None:
             self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
-        self.inside = self.wrapped = False
+        self.batch_changes: Optional[FrozenSet[str]] = None
+        self.batch_is_lost = self.inside = self.wrapped = False
         self._said: Set[str] = set()
 
     @property
@@ -182,6 +187,35 @@ class AFANRuntime:
         if self.controls.strength_scale <= 0:
             return {}
         return {name: tap for name, tap in self.config.taps.items() if tap.active}
+
+    def run(self, model: nn.Module, batch: Batch, function: Callable[..., Any]) -> Any:
+        """Run a pass: call a function that gives the stock losses, on a batch of its own where passes change it.
+
+        Args:
+            model: The model.
+            batch: Is left as it was.
+            function: Takes the batch's arguments.
+        """
+        is_clean, known = current_pass().kind is PassKind.CLEAN, self.batch_changes
+        own = batch.own(known)
+        contents = Contents((own.args, own.kwargs), self.controls.iteration) if is_clean and own is batch else None
+        with self.entered(model):
+            losses = function(*own.args, **own.kwargs)
+        if known is None:
+            self.batch_changes = batch.changes(own)
+        if is_clean:
+            self.batch_is_lost = contents is not None and not self._is_intact(contents)
+        return losses
+
+    def _is_intact(self, contents: Contents) -> bool:
+        """Whether a batch is, or is again, as it was: the first forward left its own alone, another one may not."""
+        found = contents.put_back()
+        if found is not None:
+            self.batch_changes = frozenset((INPUTS, REST))
+            lost = '' if found else 'this step has no adversarial pass, and '
+            self.say_once(f'the forward changes its batch in place in this step, which it did not in the first one: '
+                          f'{lost}from now on every pass gets a copy')
+        return found is not False
 
     def say_once(self, text: str) -> None:
         """Warn, if the same has not been said of this model."""

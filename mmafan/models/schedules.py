@@ -40,12 +40,11 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
     afan = model.afan
     afan.controls.loss_scaler = getattr(optim_wrapper, 'loss_scaler', None)
     with optim_wrapper.optim_context(model):
-        batch = Batch.of(model.data_preprocessor(data, True))
+        batch = Batch.of(model.data_preprocessor(data, True), model.forward)
 
     def run(batch: Batch) -> Losses:
-        own = batch.copy() if afan.codebase.changes_batches else batch
-        with afan.entered(model), optim_wrapper.optim_context(model):
-            return model(*own.args, **own.kwargs, mode='loss')
+        with optim_wrapper.optim_context(model):
+            return afan.run(model, batch, functools.partial(model, mode='loss'))
 
     log: Losses = {}
     zero: Optional[Tensor]
@@ -176,11 +175,9 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
         return _with_auxiliary(model, stock_loss(*args, **kwargs))
 
     def run(batch: Batch) -> Losses:
-        own = batch.copy() if afan.codebase.changes_batches else batch
-        with afan.entered(model):
-            return stock_loss(*own.args, **own.kwargs)
+        return afan.run(model, batch, stock_loss)
 
-    step = Step(model, Batch(args, kwargs), run)
+    step = Step(model, Batch(args, kwargs, stock_loss), run)
     if not step.taps:
         return _with_auxiliary(model, step.clean_pass()[1])
     if is_distributed() and not afan.wrapped:

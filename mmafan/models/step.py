@@ -52,8 +52,9 @@ class Step:
             keeps_graph: Whether the clean graph lives to the end of the step. Otherwise its backward runs before the
                 next part is asked for, and leaves the gradients at the taps.
         """
+        self.afan.meters.stepped = True
         recording, losses = self.clean_pass()  # f = prefix(x), L = loss(suffix(f), y)
-        attacks = self._attacks(recording)
+        attacks = [] if self.afan.batch_is_lost else self._attacks(recording)
         remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
         gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
                      if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
@@ -87,7 +88,8 @@ class Step:
         taps = afan.config.taps if afan.facts is None else self.taps
         known = afan.facts if afan.facts is not None and afan.facts.proven.issuperset(taps) else None
         facts = known or Facts(tuple(afan.codebase.watched_calls(self.model)))
-        recording = Recording(self.model, taps, batch.size, facts, afan.config.replay)
+        size = batch.size if any(tap.fraction < 1 for tap in taps.values()) else 0
+        recording = Recording(self.model, taps, size, facts, afan.config.replay)
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
@@ -132,7 +134,6 @@ class Step:
         """Make the attacks of this step, each on the samples that take part at its tap."""
         controls, rank = self.afan.controls, get_rank()
         made: List[Tuple[Suffix, Attack]] = []
-        self.afan.meters.stepped = True
         for number, (name, tap) in enumerate(self.taps.items()):
             idle = recording.captures[name].idle
             if idle is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..functional import strongest_gradients
 from ..replay import INPUTS, Batch, Chosen, PassKind, PassState, Recording, running_pass
-from ..replay.batch import map_tensors, tensors_of
+from ..replay.tree import map_tensors, tensors_of
 from ..replay.unread import StandIn
 from ..tap_config import TapConfig
 

@@ -30,9 +30,7 @@ class TapAttack(NamedTuple):
 
 def stock_losses(model: Any, batch: Batch) -> Losses:
     """Compute the losses of the stock model, as a pass of a step does."""
-    own = batch.copy() if model.afan.codebase.changes_batches else batch
-    with model.afan.entered(model):
-        return model(*own.args, **own.kwargs, mode='loss')
+    return model.afan.run(model, batch, functools.partial(model, mode='loss'))
 
 
 def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = None, tap: Optional[TapConfig] = None,

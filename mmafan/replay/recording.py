@@ -16,7 +16,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .batch import Chosen, map_tensors, snapshot, tensors_of
+from .batch import INPUTS, Chosen
 from .calls import WatchedCall
 from .facts import Facts
 from .forward_state import State, changed_places, forward_state, read_places, read_state
@@ -24,7 +24,8 @@ from .graph import node_of
 from .replay import Replay
 from .rng import RandomState
 from .state import PassState, Patches
-from .tap import INPUTS, SIDES, Record, Records, Site, TapCapture
+from .tap import SIDES, Record, Records, Site, TapCapture
+from .tree import map_tensors, snapshot, tensors_of
 from .unread import Watch, stand_in
 
 
@@ -129,7 +130,8 @@ class Recording:
     def _enter_tap(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._num_hidden:
             return None
-        own = map_tensors(Tensor.clone, (args, kwargs))  # what else consumes the tensors is no part of the suffix
+        # What else consumes the tensors is no part of the suffix; what has no gradient is no feature.
+        own = map_tensors(lambda t: t.clone() if t.requires_grad else t, (args, kwargs), keeps=True)
         return self._reach_tap(self._names['input'][id(module)], own)
 
     def _finish(self, module: nn.Module, _: Any, output: Any) -> Any:
@@ -180,7 +182,7 @@ class Recording:
                 output = stock(*args, **kwargs)
                 self._close_frame(call)
             if needed or self._waiting:
-                live = tensors_of(output, objects=True) if idle is None and not call.paired else []
+                live = tensors_of(output) if idle is None and not call.paired else []
                 record = Record(call.owner, call.name, snapshot(output), live=live, random_state=RandomState())
                 self._call_records[call.key].append(record)
                 if self._waiting:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .batch import Chosen, map_tensors, select_elements, select_samples, snapshot
+from .batch import Chosen, select_elements, select_samples
 from .calls import WatchedCall
 from .checkpointing import replaying
 from .state import PassKind, PassState, Patches, running_pass
 from .tap import Record, Records
+from .tree import map_tensors, snapshot
 from .unread import Watch
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .batch import Chosen, is_feature, map_tensors, select_samples, tensors_of
+from .batch import Chosen, is_feature, select_samples
 from .rng import RandomState
+from .tree import map_tensors, tensors_of
 
-INPUTS = 'inputs'
 SIDES = ('output', 'input')
 
 
@@ -111,7 +111,7 @@ class TapCapture:
         """
         self.random_states.append(RandomState())
         self.outputs.append(map_tensors(Tensor.detach, output))
-        return map_tensors(self._track, output)
+        return map_tensors(self._track, output, keeps=True)
 
     def _track(self, tensor: Tensor) -> Tensor:
         """A feature is floating and has a gradient; everything else (labels, frozen levels, boxes) is a constant."""

@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .batch import tensors_of
 from .rng import RandomState
+from .tree import tensors_of
 
 
 class StandIn(Tensor):
