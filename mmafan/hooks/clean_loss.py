@@ -25,7 +25,7 @@ def clean_loss(outputs: Dict[str, Any], runtime: Any) -> Optional[float]:
     adversarial = re.compile('|'.join(rf'adv_{name}_\d+\.' for name in taps) or '$^')
     clean = [value for name, value in outputs.items()
              if 'loss' in name and name != 'loss' and not adversarial.match(name)]
-    weight = runtime.config.clean_weight if taps and clean else 1.0
+    weight = runtime.config.clean_weight if taps and clean and not runtime.meters.frozen else 1.0
     clean = clean or [outputs[name] for name in ('loss', ) if name in outputs]
     total = torch.as_tensor(sum(clean) / weight if clean else math.nan).detach().float().clone()
     all_reduce(total, op='mean')  # every process comes here in every step

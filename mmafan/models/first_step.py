@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Seq
 import torch
 from mmengine.dist import all_reduce
 from mmengine.logging import print_log
+from mmengine.utils import is_list_of
 from torch import nn
 
 from ..config import AFANConfig, TapConfig
@@ -56,6 +57,12 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
             print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
                       logger='current')
             taps[tap_name] = replace(tap, module=last)
+    places: Dict[Any, str] = {}
+    for tap_name, tap in taps.items():
+        other = places.setdefault((id(modules.get(tap.module, tap.module)), tap.at), tap_name)
+        if other != tap_name:
+            raise ValueError(f'afan.taps.{tap_name}.module must differ from that of afan.taps.{other}, but '
+                             f'{tap.module!r} and {taps[other].module!r} are one module under two names')
     return replace(config, taps=taps)
 
 
@@ -75,6 +82,18 @@ def _closest(path: str, model: nn.Module) -> str:
     depth = path.count('.')
     hint = suggest(path, [n for n in names if n.count('.') == depth])
     return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
+
+
+def check_losses(model: Any, losses: Any) -> None:
+    """Raise a ValueError unless a forward has returned a dict of losses."""
+    kind = type(model).__name__
+    if not isinstance(losses, dict):
+        raise ValueError(f"{kind} must return a dict of losses in mode='loss', got {type(losses).__name__}")
+    if not model.afan.has_own_sum:
+        for key, value in losses.items():
+            if not isinstance(value, torch.Tensor) and not is_list_of(value, torch.Tensor):
+                raise ValueError(f'{key!r} among the losses of {kind} must be a tensor or a list of tensors, got '
+                                 f'{value!r}')
 
 
 def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],

@@ -82,9 +82,14 @@ class AFANModelMixin(Stock):
             ValueError: If this step is compiled (``compile`` of the config).
         """
         check_not_compiled(self)
-        if not runs_two_phase(self, optim_wrapper):
-            return super().train_step(data, optim_wrapper)
-        return train_two_phase(self, data, optim_wrapper)
+        if runs_two_phase(self, optim_wrapper):
+            return train_two_phase(self, data, optim_wrapper)
+        self.afan.meters.stepped = False
+        log = super().train_step(data, optim_wrapper)
+        if self.afan.taps and not self.afan.meters.stepped:
+            self.afan.say_once(f'A-FAN was on, but no adversarial pass ran: the training step of {type(self).__name__} '
+                               "does not call the model in mode='loss'")
+        return log
 
     def parse_losses(self, losses: Losses) -> Tuple[Any, Dict[str, Any]]:
         """Sum up losses as the stock model does: its own method sees every part of a step under its own names."""

@@ -53,7 +53,7 @@ class Meters:
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
         num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
         num_idle: By tap and reason, number of steps in which there was nothing to perturb; since then, too.
-        clean_weight: Factor of the clean losses in the last step.
+        frozen: Whether no tap had a gradient in the last step, which was the stock model's.
         num_passes: Number of adversarial passes since the meters were last reset.
         stepped: Whether a step of A-FAN ran since then.
     """
@@ -61,7 +61,7 @@ class Meters:
     num_skipped: Dict[str, Tensor] = field(default_factory=dict)
     num_samples: Dict[str, int] = field(default_factory=dict)
     num_idle: Dict[Tuple[str, str], int] = field(default_factory=dict)
-    clean_weight: float = 1.0
+    frozen: bool = False
     num_passes: int = 0
     stepped: bool = False
 
@@ -73,6 +73,13 @@ class Meters:
     def count_idle(self, tap: str, reason: str) -> None:
         """Count a step in which a tap has nothing to perturb, or to train."""
         self.num_idle[tap, reason] = self.num_idle.get((tap, reason), 0) + 1
+
+    def pop_idle_shares(self, num_steps: int) -> Dict[str, float]:
+        """Return the share of steps in which a tap had nothing to perturb, by tap and reason; begin to count anew."""
+        shares = {f'{tap}_{reason.replace(" ", "_")}_share': min(count / max(num_steps, 1), 1.0)
+                  for (tap, reason), count in self.num_idle.items()}
+        self.num_idle = dict.fromkeys(self.num_idle, 0)
+        return shares
 
     def pop_skipped_shares(self) -> Dict[str, float]:
         """Return the share of samples skipped by tap, and begin to count anew."""
@@ -200,7 +207,7 @@ class AFANRuntime:
             self.batch_changes = batch.changes(own)
         if is_clean:
             self.batch_is_lost = contents is not None and not self._is_intact(contents)
-        return named(losses) if self.has_own_sum else losses
+        return named(losses) if self.has_own_sum and isinstance(losses, dict) else losses
 
     def _is_intact(self, contents: Contents) -> bool:
         """Whether a batch is, or is again, as it was: the first forward left its own alone, another one may not."""

@@ -13,9 +13,10 @@ from ..replay import INPUTS, Batch, Facts, PassKind, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import PassConfig
 from .attack import Attack
-from .first_step import check_pass, decide_losses
+from .first_step import check_losses, check_pass, decide_losses
+from .losses import Losses, is_loss, weight_losses
+from .notices import notices
 from .participation import choose_samples, participation_weight
-from .losses import Losses, weight_losses
 from .suffix import RunLoss, Suffix, depends
 
 
@@ -77,8 +78,8 @@ class Step:
     def _clean_weight(self, recording: Recording) -> float:
         """Return the factor of the clean losses: that of the stock model where every tap has lost its gradient."""
         frozen = all(recording.captures[name].idle == 'no gradient' for name in self.taps)
-        self.afan.meters.clean_weight = 1.0 if frozen else self.afan.config.clean_weight
-        return self.afan.meters.clean_weight
+        self.afan.meters.frozen = frozen
+        return 1.0 if frozen else self.afan.config.clean_weight
 
     def clean_pass(self) -> Tuple[Recording, Losses]:
         """Run the clean forward under a recording; the first one also proves that the taps work."""
@@ -94,6 +95,8 @@ class Step:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
             losses = self.run(batch)
+        if known is None or not isinstance(losses, dict):
+            check_losses(self.model, losses)
         if known is None:
             found = check_pass(self.model, recording, batch, self.run, losses)
             afan.num_waits += found is None
@@ -101,14 +104,26 @@ class Step:
                 found = recording.facts = afan.facts.joined(recording.facts)
             afan.facts = found
         else:
-            afan.facts = recording.facts = decide_losses(recording, recording.facts, losses)
+            if self._shows_more(recording, losses):
+                recording.facts = decide_losses(recording, recording.facts, losses)
+            afan.facts = recording.facts
         return recording, losses
+
+    def _shows_more(self, recording: Recording, losses: Losses) -> bool:
+        """Whether there is a loss that has not been there, or a tap's module ran another number of times."""
+        facts = recording.facts
+        names = {key for key, value in losses.items() if is_loss(key) and depends({key: value})}
+        return any(capture.live and (len(capture.outputs) != facts.num_calls.get(name)
+                                     or names - facts.own_losses[name] - facts.other_losses[name])
+                   for name, capture in recording.captures.items())
 
     def _prepare_first(self) -> None:
         afan = self.afan
         afan.norms.restore(self.model)
         if afan.controls.hooked:
             return
+        for sentence in notices(afan.config):
+            afan.say_once(sentence)
         if afan.config.learn_strengths is not None:
             raise ValueError("afan.learn_strengths needs custom_hooks=[dict(type='mmafan.AdvFeatureHook')], which "
                              'updates the learned strengths')
