@@ -19,6 +19,7 @@ from ..functional import feature_moments
 from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
 from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
 from ..replay.tap import TapCapture
+from ..replay.tree import tensors_of
 from ..replay.unread import Watch
 from ..validation import suggest
 from .losses import is_loss, keep_losses
@@ -274,6 +275,8 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
     if recording.replays and math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
+    _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
+                 nodes_behind(loss_tensors(passed)))
     own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
     reached = _named(recording, leaves_among(nodes_behind(loss_tensors(own))))
     before = recording.facts.before[name]
@@ -282,6 +285,21 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
                          f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
                          'nothing')
     return recording.find_unread(name, watch), reached & before, bool(reached - before)
+
+
+def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any]) -> None:
+    """What comes before a tap must come to a pass as a constant, on every way."""
+    leaked = {node for node in clean & passed if not hasattr(node, 'variable')}
+    if not leaked:
+        return
+    holders = [f'{path}.{attribute}' if path else attribute for path, module in model.named_modules()
+               for attribute, value in vars(module).items() if not attribute.startswith('_')
+               and any(tensor.grad_fn in leaked for tensor in tensors_of(value))]
+    way = f'in the attribute {holders[0]!r}' if holders else (
+        'on a way that cannot be followed, such as a function, a generator or a global variable')
+    raise ValueError(f'afan.taps.{name}.module must name a module past which nothing of the clean pass comes with its '
+                     f'gradient, but {model.afan.config.taps[name].module!r} lies after a tensor that is handed on '
+                     f'{way}: return it from a module, or detach it')
 
 
 def _forget(_: Any) -> None:

@@ -18,8 +18,8 @@ REST = 'rest'
 
 
 def is_feature(tensor: Tensor) -> bool:
-    """Whether a tap perturbs this tensor: floating, with a dimension of samples."""
-    return tensor.is_floating_point() and tensor.dim() > 0
+    """Whether a tap perturbs this tensor: dense and floating, with a dimension of samples."""
+    return tensor.is_floating_point() and tensor.dim() > 0 and tensor.layout is torch.strided
 
 
 def batch_size_of(value: Any) -> int:
