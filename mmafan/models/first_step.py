@@ -22,6 +22,7 @@ from ..replay.tap import TapCapture
 from ..replay.tree import tensors_of
 from ..replay.unread import Watch
 from ..validation import suggest
+from .exchange import check_exchange
 from .losses import is_loss, keep_losses
 from .series import find_series
 from .suffix import depends, loss_tensors, select_losses
@@ -139,6 +140,8 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
     # After a batch that proves little others may come to branches that read more.
     unread = unread if runtime.config.replay and not proves_little else {}
     recording.facts = replace(facts, idle_calls=idle, unread=unread, held=held, proven=frozenset(proven))
+    for name in names:
+        check_exchange(model, recording, batch, run, name)
     return recording.facts
 
 

@@ -35,7 +35,7 @@ class Suffix:
     def __init__(self, model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str, tap: TapConfig,
                  chosen: Optional[Chosen] = None) -> None:
         self.model, self.recording, self.run, self.name, self.tap = model, recording, run, name, tap
-        self.batch, self.chosen = batch.select(chosen), chosen
+        self.batch, self.chosen = batch.select(chosen, model.afan.per_sample), chosen
         self.capture = recording.captures[name]
         self.features = [self._rows(f) for f in self.capture.features]
 
