@@ -11,13 +11,13 @@ from mmengine.model import BaseModel, is_model_wrapper
 from ..config import AFANConfig
 from ..layers.afan_norm import sync_auxiliary
 from ..naming import afan_name, stock_name
-from ..registry import MODELS, codebase_scope
+from ..registry import CODEBASES, MODELS, codebase_scope
 from .codebase import Codebase
 from .first_step import check_model
 from .losses import Losses, parse_parts
 from .norms import ModelNorms
 from .runtime import AFANRuntime
-from .schedules import check_not_compiled, runs_two_phase, single_graph_losses, train_two_phase
+from .schedules import check_not_compiled, owns_run_forward, runs_two_phase, single_graph_losses, train_two_phase
 
 Stock: Any = BaseModel if TYPE_CHECKING else object
 # Which module of mmafan knows a codebase; imported only when one of its models is asked for.
@@ -120,6 +120,29 @@ def _forward_of(stock: Type) -> Any:
     return forward
 
 
+def _run_forward_of(stock: Type) -> Any:
+    """Make ``_run_forward`` for models with one of their own, which may compute losses without their ``forward``."""
+
+    @functools.wraps(stock._run_forward)
+    def _run_forward(self: Any, data: Any, mode: str) -> Any:
+        run = super(_MADE[stock], self)._run_forward
+        if mode != 'loss':
+            return run(data, mode=mode)
+        return single_graph_losses(self, functools.partial(run, mode=mode), (data, ), {})
+
+    return _run_forward
+
+
+def _owner(cls: Type, name: str) -> Type:
+    return next(base for base in cls.__mro__ if name in vars(base))
+
+
+def _loss_is_entry(stock: Type) -> bool:
+    """Whether a class has the method ``loss(inputs, data_samples)`` of the codebases, and no helper of that name."""
+    method = inspect.getattr_static(stock, 'loss', None)
+    return inspect.isfunction(method) and any('data_samples' in name for name in inspect.signature(method).parameters)
+
+
 def _mode_of(function: Callable, args: Any, kwargs: Dict[str, Any]) -> Any:
     """Return the mode of a call, given by name or by position, or else the function's default."""
     if 'mode' in kwargs:
@@ -157,9 +180,12 @@ def make_afan_class(stock: Type) -> Type:
     if stock not in _MADE:
         namespace: Dict[str, Any] = {'__module__': __package__, '__doc__': stock.__doc__,
                                      '_afan_codebase': _codebase_of(stock)}
-        bases: Tuple[Type, ...] = (AFANModelMixin, _LossEntry, stock)
-        if not hasattr(stock, 'loss'):
-            bases, namespace['forward'] = (AFANModelMixin, stock), _forward_of(stock)
+        bases: Tuple[Type, ...] = (AFANModelMixin, _LossEntry, stock) if _loss_is_entry(stock) else (
+            AFANModelMixin, stock)
+        if len(bases) == 2 or _owner(stock, 'forward').__module__.partition('.')[0] not in CODEBASES:
+            namespace['forward'] = _forward_of(stock)
+        if owns_run_forward(stock):
+            namespace['_run_forward'] = _run_forward_of(stock)
         _MADE[stock] = type(afan_name(stock.__name__), bases, namespace)
     return _MADE[stock]
 

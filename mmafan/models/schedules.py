@@ -41,11 +41,13 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
     afan = model.afan
     afan.controls.loss_scaler = getattr(optim_wrapper, 'loss_scaler', None)
     with optim_wrapper.optim_context(model):
-        batch = Batch.of(model.data_preprocessor(data, True), model.forward)
+        data = model.data_preprocessor(data, True)
+    own = wrapper is None and owns_run_forward(type(model))  # a wrapper calls the forward, whatever the model has
+    batch = Batch((data, ), {}) if own else Batch.of(data, model.forward)
 
     def run(batch: Batch) -> Losses:
         with optim_wrapper.optim_context(model):
-            return afan.run(model, batch, functools.partial(model, mode='loss'))
+            return afan.run(model, batch, functools.partial(model._run_forward if own else model, mode='loss'))
 
     log: Losses = {}
     zero: Optional[Tensor]
@@ -160,6 +162,12 @@ def _own_method(optim_wrapper: Any) -> Optional[str]:
 def owns_step(model: Any, optim_wrapper: Any) -> bool:
     """Whether the training step may be made here: the stock model has none of its own."""
     return _step_owner(model) is BaseModel and isinstance(optim_wrapper, OptimWrapper)
+
+
+def owns_run_forward(cls: type) -> bool:
+    """Whether a class of models has its own way from preprocessed data to its forward."""
+    owner = next(c for c in cls.__mro__ if '_run_forward' in vars(c))
+    return owner is not BaseModel
 
 
 def _step_owner(model: Any) -> type:
