@@ -2,11 +2,8 @@
 from __future__ import annotations
 
 import difflib
-import dis
-import inspect
-import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -16,16 +13,16 @@ from torch import nn
 
 from ..config import AFANConfig, TapConfig
 from ..functional import feature_moments
-from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
-from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
-from ..replay.tap import TapCapture
-from ..replay.tree import tensors_of
-from ..replay.unread import Watch
+from ..replay import INPUTS, Batch, Facts, PassKind, Recording, TapCapture, running_pass
+from ..replay.graph import nodes_behind
 from ..validation import suggest
+from .dependence import decide_losses, losses_of
 from .exchange import check_exchange
-from .losses import is_loss, keep_losses
+from .losses import Losses, is_loss, keep_losses
+from .proof import check_replay
+from .reach import may_run
 from .series import find_series
-from .suffix import depends, loss_tensors, select_losses
+from .suffix import RunLoss, loss_tensors, select_losses
 
 PATIENCE = 20
 
@@ -39,23 +36,22 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
     Raises:
         ValueError: For a tap's module that does not exist or is never called.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    taps = dict(config.taps)
+    modules, taps = dict(model.named_modules(remove_duplicate=False)), dict(config.taps)
     for tap_name, tap in config.taps.items():
-        where = f'afan.taps.{tap_name}.module'
+        where, module = f'afan.taps.{tap_name}.module', modules.get(tap.module)
         if tap.module == INPUTS:
             continue
-        if tap.module not in modules:
+        if module is None:
             raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
                              f'{_closest(tap.module, model)}')
-        if isinstance(modules[tap.module], nn.ModuleDict):
-            entries = [f'{tap.module}.{name}' for name, _ in modules[tap.module].named_children()]
+        if isinstance(module, nn.ModuleDict):
+            entries = [f'{tap.module}.{name}' for name in module] or ['?']
             raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
-                             f'forward; name one of its entries, such as {(entries or ["?"])[-1]!r}')
-        if isinstance(modules[tap.module], nn.ModuleList):
-            if not len(modules[tap.module]):
+                             f'forward; name one of its entries, such as {entries[-1]!r}')
+        if isinstance(module, nn.ModuleList):
+            if not len(module):
                 raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, an empty list')
-            last = f'{tap.module}.{len(modules[tap.module]) - 1}'
+            last = f'{tap.module}.{len(module) - 1}'
             print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
                       logger='current')
             taps[tap_name] = replace(tap, module=last)
@@ -98,8 +94,8 @@ def check_losses(model: Any, losses: Any) -> None:
                                  f'{value!r}')
 
 
-def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
-               losses: Dict[str, Any]) -> Optional[Facts]:
+def check_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss,
+               losses: Losses) -> Optional[Facts]:
     """Check, after a clean forward and before its weights change, every tap that has not been seen to work.
 
     Returns:
@@ -130,42 +126,17 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
             attacked = [n for group in taps[name].attack_losses or () for n in group]
             own = select_losses(own, [*taps[name].losses, *attacked])
         idle[name] = recording.find_idle(nodes_behind(loss_tensors(own)))
-    unread, held = {}, {}
+    held: Dict[str, FrozenSet[str]] = {}
     proven = set(names)
     for name in names:
         if taps[name].module != INPUTS:
             recording.facts = replace(facts, idle_calls=idle, held={name: frozenset()})
-            unread[name], held[name], trains = _check_replay(model, recording, batch, run, losses, name)
+            held[name], trains = check_replay(model, recording, batch, run, losses, name)
             proven -= set() if trains else {name}
-    # After a batch that proves little others may come to branches that read more.
-    unread = unread if runtime.config.replay and not proves_little else {}
-    recording.facts = replace(facts, idle_calls=idle, unread=unread, held=held, proven=frozenset(proven))
+    recording.facts = replace(facts, idle_calls=idle, held=held, proven=frozenset(proven))
     for name in names:
         check_exchange(model, recording, batch, run, name)
     return recording.facts
-
-
-def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) -> Facts:
-    """Decide for each tap which losses depend on it, where one is new or the tap's module ran another number of times.
-
-    A constant is no proof: it may depend on the tap in a batch with something to compute it from.
-    """
-    names = {key for key in losses if is_loss(key) and depends({key: losses[key]})}
-    own, others = dict(facts.own_losses), dict(facts.other_losses)
-    calls, before, held = dict(facts.num_calls), dict(facts.before), dict(facts.held)
-    for name, capture in recording.captures.items():
-        again = len(capture.outputs) != calls.get(name)
-        new = names if again else names - own.get(name, frozenset()) - others.get(name, frozenset())
-        if not capture.live or not new:
-            continue
-        found = frozenset(_own_losses({key: losses[key] for key in new}, capture.live))
-        own[name] = found if again else own[name] | found
-        others[name] = (others.get(name, frozenset()) | new) - own[name]
-        if again and name in recording.modules:
-            before[name] = _before(recording, name, losses)
-            held.pop(name, None)  # which of them a pass comes to is no longer known
-        calls[name] = len(capture.outputs)
-    return replace(facts, own_losses=own, other_losses=others, num_calls=calls, before=before, held=held)
 
 
 def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
@@ -175,18 +146,25 @@ def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
         ValueError: If it will never work.
     """
     problem, on = capture.problem(), name in model.afan.taps
-    if problem is None:
-        return True
     if capture.idle == 'not reached' and may_run(model, tap.module):
         model.afan.say_once(f'tap {name!r}: {tap.module!r} has not been reached, as in a branch that not every batch '
                             'takes: A-FAN is off at it until a batch comes to it')
         return False
-    if 'without gradient' in problem and not on:
+    if problem is not None and 'without gradient' in problem and not on:
         model.afan.say_once(f'tap {name!r}: {tap.module!r} {problem}; A-FAN is off there now, and needs a gradient '
                             'when it is on')
         return False
-    raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {tap.module!r} '
-                     f'{problem}; name a module between the trainable part of the network and its loss')
+    check_feature(name, tap, capture)
+    return True
+
+
+def check_feature(name: str, tap: TapConfig, capture: TapCapture) -> None:
+    """A clean pass must have left a feature with a gradient at the tap."""
+    problem = capture.problem()
+    if problem is not None:
+        raise ValueError(
+            f'afan.taps.{name}.module must name a module with a differentiable feature, but {tap.module!r} {problem}; '
+            'name a module between the trainable part of the network and its loss')
 
 
 def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Dict[str, Any]:
@@ -197,7 +175,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
         raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
                          f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
     _check_moments(tap, capture.features, where)
-    own = _own_losses(losses, capture.live)
+    own = losses_of(losses, capture.live)
     if not own:
         raise ValueError(f'{where}.module must name a module that the losses depend on, but '
                          f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
@@ -214,14 +192,7 @@ def _all_agree(flags: Sequence[bool]) -> List[bool]:
     return [bool(number) for number in numbers]
 
 
-def _own_losses(losses: Dict[str, Any], live: Sequence[torch.Tensor]) -> Dict[str, Any]:
-    """Keep the losses that depend on the feature at a tap."""
-    targets = {node_of(feature) for feature in live if feature.requires_grad}
-    return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
-
-
-def _check_names(losses: Dict[str, Any], own: Dict[str, Any], names: Optional[Sequence[str]], where: str,
-                 tap: TapConfig) -> None:
+def _check_names(losses: Losses, own: Losses, names: Optional[Sequence[str]], where: str, tap: TapConfig) -> None:
     """Every name must match a loss that depends on the feature."""
     select_losses(losses, names, where)
     for name in names or ():
@@ -239,8 +210,7 @@ def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str)
             raise ValueError(f'{where}.{error}') from None
 
 
-def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
-                 where: str) -> None:
+def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Losses, where: str) -> None:
     """A gradient of the losses must come to the feature."""
     tracked = [feature for feature in live if feature.requires_grad]
     try:
@@ -256,89 +226,3 @@ def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chose
     if all(gradient is None for gradient in gradients):
         raise ValueError(f'{where}.module must name a module that a gradient comes to, but none of '
                          f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')
-
-
-def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
-                  losses: Dict[str, Any], name: str) -> Tuple[FrozenSet[str], FrozenSet[str], bool]:
-    """An unperturbed adversarial pass must give the clean loss, and come to a parameter after the tap.
-
-    Returns:
-        The modules whose outputs it does not read; the parameters before the tap that it comes to all the same; and
-        whether it comes to others, without which the tap is not proven.
-    """
-    features = recording.captures[name].features
-    clean = float(model.parse_losses(losses)[0].detach())
-    copies, watch = [f.clone() for f in features], Watch()
-    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), watch=watch):
-        with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
-            passed = run(batch)
-    again = float(model.parse_losses(passed)[0].detach())
-    half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
-    same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
-    if recording.replays and math.isfinite(clean) and not same:
-        raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
-                         f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
-    _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
-                 nodes_behind(loss_tensors(passed)))
-    own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
-    reached = _named(recording, leaves_among(nodes_behind(loss_tensors(own))))
-    before = recording.facts.before[name]
-    if name in model.afan.taps and not reached - before:
-        raise ValueError(f'afan.taps.{name}.module must name a module with something that trains after it, but nothing '
-                         f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
-                         'nothing')
-    return recording.find_unread(name, watch), reached & before, bool(reached - before)
-
-
-def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any]) -> None:
-    """What comes before a tap must come to a pass as a constant, on every way."""
-    leaked = {node for node in clean & passed if not hasattr(node, 'variable')}
-    if not leaked:
-        return
-    holders = [f'{path}.{attribute}' if path else attribute for path, module in model.named_modules()
-               for attribute, value in vars(module).items() if not attribute.startswith('_')
-               and any(tensor.grad_fn in leaked for tensor in tensors_of(value))]
-    way = f'in the attribute {holders[0]!r}' if holders else (
-        'on a way that cannot be followed, such as a function, a generator or a global variable')
-    raise ValueError(f'afan.taps.{name}.module must name a module past which nothing of the clean pass comes with its '
-                     f'gradient, but {model.afan.config.taps[name].module!r} lies after a tensor that is handed on '
-                     f'{way}: return it from a module, or detach it')
-
-
-def _forget(_: Any) -> None:
-    """Keep nothing."""
-
-
-def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> FrozenSet[str]:
-    """Name the parameters that are used before a tap alone."""
-    sources = [node_of(feature) for feature in recording.captures[name].live]
-    return _named(recording, leaves_before(sources, nodes_behind(loss_tensors(losses))))
-
-
-def _named(recording: Recording, found: Set[int]) -> FrozenSet[str]:
-    return frozenset(name for name, parameter in recording.model.named_parameters() if id(parameter) in found)
-
-
-def may_run(model: nn.Module, path: str) -> bool:
-    """Whether the code of a model reads a module from where it lies, so that a forward may come to it.
-
-    What is only stored there by ``__init__`` will not be reached by any batch.
-    """
-    parent, _, leaf = path.rpartition('.')
-    while leaf.isdigit():  # an entry of a list is read with the list
-        parent, _, leaf = parent.rpartition('.')
-    for cls in type(model.get_submodule(parent)).__mro__:
-        if not cls.__module__.startswith(('torch.', 'mmengine.')):
-            for value in vars(cls).values():
-                code = getattr(inspect.unwrap(value), '__code__', None) if callable(value) else None
-                if code is not None and any(i.opname in ('LOAD_ATTR', 'LOAD_METHOD') and i.argval == leaf
-                                            for i in _instructions(code)):
-                    return True
-    return False
-
-
-def _instructions(code: Any) -> Iterator[dis.Instruction]:
-    yield from dis.get_instructions(code)
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            yield from _instructions(constant)
