@@ -1,87 +1,25 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
-import difflib
-import dis
-import inspect
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.utils import is_list_of
-from torch import nn
 
-from ..config import AFANConfig, TapConfig
+from ..config import TapConfig
 from ..functional import feature_moments
 from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
 from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
 from ..replay.tap import TapCapture
 from ..replay.unread import Watch
-from ..validation import suggest
-from .series import find_series
-from .suffix import depends, is_loss, loss_tensors, select_losses
+from .suffix import Losses, depends, is_loss, loss_tensors, select_losses
+from .tap_paths import may_return, may_run
 
 PATIENCE = 20
-
-
-def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
-    """Check the taps against the modules of a freshly built model.
-
-    Returns:
-        The config; a tap at a list of modules is now at the last of them.
-
-    Raises:
-        ValueError: For a tap's module that does not exist or is never called.
-    """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    taps = dict(config.taps)
-    for tap_name, tap in config.taps.items():
-        where = f'afan.taps.{tap_name}.module'
-        if tap.module == INPUTS:
-            continue
-        if tap.module not in modules:
-            raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
-                             f'{_closest(tap.module, model)}')
-        if isinstance(modules[tap.module], nn.ModuleDict):
-            entries = [f'{tap.module}.{name}' for name, _ in modules[tap.module].named_children()]
-            raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
-                             f'forward; name one of its entries, such as {(entries or ["?"])[-1]!r}')
-        if isinstance(modules[tap.module], nn.ModuleList):
-            if not len(modules[tap.module]):
-                raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, an empty list')
-            last = f'{tap.module}.{len(modules[tap.module]) - 1}'
-            print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
-                      logger='current')
-            taps[tap_name] = replace(tap, module=last)
-    places: Dict[Any, str] = {}
-    for tap_name, tap in taps.items():
-        other = places.setdefault((id(modules.get(tap.module, tap.module)), tap.at), tap_name)
-        if other != tap_name:
-            raise ValueError(f'afan.taps.{tap_name}.module must differ from that of afan.taps.{other}, but '
-                             f'{tap.module!r} and {taps[other].module!r} are one module under two names')
-    return replace(config, taps=taps)
-
-
-def _closest(path: str, model: nn.Module) -> str:
-    """Suggest what a wrong path may mean: a sibling of a similar name, a stage of the backbone, or a similar path."""
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    parent, _, leaf = path.rpartition('.')
-    siblings = [n.rpartition('.')[2] for n in names if n.rpartition('.')[0] == parent]
-    close = difflib.get_close_matches(leaf, siblings, n=3, cutoff=0.6)
-    if close:
-        return 'did you mean ' + ' or '.join(repr(f'{parent}.{name}' if parent else name) for name in close) + '?'
-    backbone = getattr(model, 'backbone', None)
-    stages = find_series(backbone) if parent == 'backbone' and isinstance(backbone, nn.Module) else []
-    if stages:
-        return (f'the stages of its backbone are {", ".join(repr(f"backbone.{stage}") for stage in stages)}; '
-                f'`mmafan taps` lists every module that can be a tap')
-    depth = path.count('.')
-    hint = suggest(path, [n for n in names if n.count('.') == depth])
-    return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
 
 
 def check_losses(model: Any, losses: Any) -> None:
@@ -122,15 +60,17 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
         return None
     names = [name for name, works in zip(recording.captures, agreed[1:]) if works]
     idle: Dict[str, FrozenSet[int]] = {name: frozenset() for name in taps}
+    proven = set(names)
     for name in names:
         own = _check_tap(model, recording, name, taps[name], losses)
+        proven -= {name} if own is None else set()
+        own = own or {}
         if taps[name].losses is not None:
             attacked = [n for group in taps[name].attack_losses or () for n in group]
             own = select_losses(own, [*taps[name].losses, *attacked])
         idle[name] = recording.find_idle(nodes_behind(loss_tensors(own)))
     unread, held = {}, {}
-    proven = set(names)
-    for name in names:
+    for name in sorted(proven):
         if taps[name].module != INPUTS:
             recording.facts = replace(facts, idle_calls=idle, held={name: frozenset()})
             unread[name], held[name], trains = _check_replay(model, recording, batch, run, losses, name)
@@ -185,8 +125,12 @@ def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
                      f'{problem}; name a module between the trainable part of the network and its loss')
 
 
-def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Dict[str, Any]:
-    """Check one tap's fields against its feature and the losses; return the losses that depend on it."""
+def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Optional[Losses]:
+    """Check one tap's fields against its feature and the losses.
+
+    Returns:
+        The losses that depend on it; None where one that it names may come in a later step.
+    """
     capture, where = recording.captures[name], f'afan.taps.{name}'
     rows = {len(f) for f in capture.live}
     if tap.fraction < 1 and rows != {recording.size}:
@@ -197,10 +141,18 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
     if not own:
         raise ValueError(f'{where}.module must name a module that the losses depend on, but '
                          f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
+    complete = True
     for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
-        _check_names(losses, own, names, f'{where}.{field}', tap)
-        _check_reach(model, tap, capture.live, select_losses(own, names), where)
-    return own
+        known = None if names is None else [n for n in names if any(is_loss(k) for k in select_losses(losses, [n]))]
+        for later in set(names or ()) - set(known or ()):
+            if may_return(model, later):
+                model.afan.say_once(f'{where}.{field} names {later!r}, which is not among the losses '
+                                    f'{[k for k in losses if is_loss(k)]} so far: it counts from when it comes')
+                complete, names = False, known
+        if names or names is None:
+            _check_names(losses, own, names, f'{where}.{field}', tap)
+            _check_reach(model, tap, capture.live, select_losses(own, names), where)
+    return own if complete else None
 
 
 def _all_agree(flags: Sequence[bool]) -> List[bool]:
@@ -296,28 +248,3 @@ def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> FrozenSe
 
 def _named(recording: Recording, found: Set[int]) -> FrozenSet[str]:
     return frozenset(name for name, parameter in recording.model.named_parameters() if id(parameter) in found)
-
-
-def may_run(model: nn.Module, path: str) -> bool:
-    """Whether the code of a model reads a module from where it lies, so that a forward may come to it.
-
-    What is only stored there by ``__init__`` will not be reached by any batch.
-    """
-    parent, _, leaf = path.rpartition('.')
-    while leaf.isdigit():  # an entry of a list is read with the list
-        parent, _, leaf = parent.rpartition('.')
-    for cls in type(model.get_submodule(parent)).__mro__:
-        if not cls.__module__.startswith(('torch.', 'mmengine.')):
-            for value in vars(cls).values():
-                code = getattr(inspect.unwrap(value), '__code__', None) if callable(value) else None
-                if code is not None and any(i.opname in ('LOAD_ATTR', 'LOAD_METHOD') and i.argval == leaf
-                                            for i in _instructions(code)):
-                    return True
-    return False
-
-
-def _instructions(code: Any) -> Iterator[dis.Instruction]:
-    yield from dis.get_instructions(code)
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            yield from _instructions(constant)
