@@ -7,16 +7,19 @@ from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Set
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.model import BaseModel
 from mmengine.utils import is_list_of
+from torch import nn
 
 from ..config import TapConfig
 from ..functional import feature_moments
 from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
 from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
 from ..replay.tap import TapCapture
+from ..replay.tree import tensors_of
 from ..replay.unread import Watch
-from .suffix import Losses, depends, is_loss, loss_tensors, select_losses
+from .exchange import check_exchange
+from .losses import Losses, is_loss, keep_losses
+from .suffix import depends, loss_tensors, select_losses
 from .tap_paths import may_return, may_run
 
 PATIENCE = 20
@@ -27,7 +30,7 @@ def check_losses(model: Any, losses: Any) -> None:
     kind = type(model).__name__
     if not isinstance(losses, dict):
         raise ValueError(f"{kind} must return a dict of losses in mode='loss', got {type(losses).__name__}")
-    if type(model).parse_losses is BaseModel.parse_losses:
+    if not model.afan.has_own_sum:
         for key, value in losses.items():
             if not isinstance(value, torch.Tensor) and not is_list_of(value, torch.Tensor):
                 raise ValueError(f'{key!r} among the losses of {kind} must be a tensor or a list of tensors, got '
@@ -78,6 +81,8 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
     # After a batch that proves little others may come to branches that read more.
     unread = unread if runtime.config.replay and not proves_little else {}
     recording.facts = replace(facts, idle_calls=idle, unread=unread, held=held, proven=frozenset(proven))
+    for name in names:
+        check_exchange(model, recording, batch, run, name)
     return recording.facts
 
 
@@ -151,7 +156,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
                 complete, names = False, known
         if names or names is None:
             _check_names(losses, own, names, f'{where}.{field}', tap)
-            _check_reach(model, tap, capture.live, select_losses(own, names), where)
+            _check_reach(model, tap, capture.live, select_losses(keep_losses(losses, own.__contains__), names), where)
     return own if complete else None
 
 
@@ -226,6 +231,8 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
     if recording.replays and math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
+    _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
+                 nodes_behind(loss_tensors(passed)))
     own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
     reached = _named(recording, leaves_among(nodes_behind(loss_tensors(own))))
     before = recording.facts.before[name]
@@ -234,6 +241,21 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
                          f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
                          'nothing')
     return recording.find_unread(name, watch), reached & before, bool(reached - before)
+
+
+def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any]) -> None:
+    """What comes before a tap must come to a pass as a constant, on every way."""
+    leaked = {node for node in clean & passed if not hasattr(node, 'variable')}
+    if not leaked:
+        return
+    holders = [f'{path}.{attribute}' if path else attribute for path, module in model.named_modules()
+               for attribute, value in vars(module).items() if not attribute.startswith('_')
+               and any(tensor.grad_fn in leaked for tensor in tensors_of(value))]
+    way = f'in the attribute {holders[0]!r}' if holders else (
+        'on a way that cannot be followed, such as a function, a generator or a global variable')
+    raise ValueError(f'afan.taps.{name}.module must name a module past which nothing of the clean pass comes with its '
+                     f'gradient, but {model.afan.config.taps[name].module!r} lies after a tensor that is handed on '
+                     f'{way}: return it from a module, or detach it')
 
 
 def _forget(_: Any) -> None:

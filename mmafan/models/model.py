@@ -13,10 +13,10 @@ from ..layers.afan_norm import sync_auxiliary
 from ..naming import afan_name, stock_name
 from ..registry import CODEBASES, MODELS, codebase_scope
 from .codebase import Codebase
+from .losses import Losses, parse_parts
 from .norms import ModelNorms
 from .runtime import AFANRuntime
 from .schedules import check_not_compiled, owns_run_forward, runs_two_phase, single_graph_losses, train_two_phase
-from .suffix import Losses
 from .tap_paths import check_model
 
 Stock: Any = BaseModel if TYPE_CHECKING else object
@@ -56,6 +56,7 @@ class AFANModelMixin(Stock):
         del self.__dict__['_afan_building']
         config = check_model(self, config)
         self.afan = AFANRuntime(config, ModelNorms(self, config.batch_norm), self._afan_codebase)
+        self.afan.has_own_sum = super().parse_losses.__func__ is not BaseModel.parse_losses
 
     def init_weights(self) -> None:
         """Initialise as the stock model does; auxiliary norms start as copies of the initialised ones."""
@@ -89,6 +90,10 @@ class AFANModelMixin(Stock):
             self.afan.say_once(f'A-FAN was on, but no adversarial pass ran: the training step of {type(self).__name__} '
                                "does not call the model in mode='loss'")
         return log
+
+    def parse_losses(self, losses: Losses) -> Tuple[Any, Dict[str, Any]]:
+        """Sum up losses as the stock model does: its own method sees every part of a step under its own names."""
+        return parse_parts(super().parse_losses, losses)
 
 
 class _LossEntry(Stock):

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
 from ..replay import INPUTS, Batch, Facts, PassKind, current_pass
-from ..replay.batch import REST
+from ..replay.batch import REST, Path
 from ..replay.batch_changes import Contents
 from ..replay.checkpointing import checkpointing_of_passes
 from ..replay.forward_state import RegionState
 from .codebase import Codebase
+from .losses import named
 from .norms import ModelNorms
 
 
@@ -164,6 +165,8 @@ class AFANRuntime:
         learned: Learned strengths, where the config asks for them.
         batch_changes: What a forward changes in its batch; None as long as none has run.
         batch_is_lost: Whether the latest clean pass changed a tensor of its batch and no copy is there.
+        per_sample: Where the samples of a doubtful batch have rows or items; None: no batch has been one.
+        has_own_sum: Whether the stock model has a ``parse_losses`` of its own.
         inside: Whether a pass of A-FAN is running: the model's loss is then the stock one.
         wrapped: Whether a wrapper of ours asks for the single-graph loss.
     """
@@ -178,7 +181,8 @@ class AFANRuntime:
         if config.learn_strengths is not None:
             self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
         self.batch_changes: Optional[FrozenSet[str]] = None
-        self.batch_is_lost = self.inside = self.wrapped = False
+        self.per_sample: Optional[FrozenSet[Path]] = None
+        self.has_own_sum = self.batch_is_lost = self.inside = self.wrapped = False
         self._said: Set[str] = set()
 
     @property
@@ -205,7 +209,7 @@ class AFANRuntime:
             self.batch_changes = batch.changes(own)
         if is_clean:
             self.batch_is_lost = contents is not None and not self._is_intact(contents)
-        return losses
+        return named(losses) if self.has_own_sum and isinstance(losses, dict) else losses
 
     def _is_intact(self, contents: Contents) -> bool:
         """Whether a batch is, or is again, as it was: the first forward left its own alone, another one may not."""

@@ -15,8 +15,9 @@ from torch._compile import _disable_dynamo
 from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
+from .losses import Losses
 from .step import Step
-from .suffix import Losses, depends, detach_losses
+from .suffix import depends, detach_losses
 
 ZERO = 'afan_zero'
 

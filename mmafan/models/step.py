@@ -14,9 +14,10 @@ from ..replay.rng import derived_generator
 from ..tap_config import PassConfig
 from .attack import Attack
 from .first_step import check_losses, check_pass, decide_losses
+from .losses import Losses, is_loss, weight_losses
 from .notices import notices
 from .participation import choose_samples, participation_weight
-from .suffix import Losses, RunLoss, Suffix, clean_losses, depends, is_loss, weight_losses
+from .suffix import RunLoss, Suffix, depends
 
 
 class Part(NamedTuple):
@@ -58,7 +59,7 @@ class Step:
         remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
         gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
                      if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
-        yield Part(functools.partial(clean_losses, losses, self._clean_weight(recording)))
+        yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording)))
         del losses
         if not keeps_graph:
             recording.release_graph()

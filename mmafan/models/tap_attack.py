@@ -12,7 +12,8 @@ from ..replay import INPUTS, Batch, Facts, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import TapConfig
 from .attack import Attack
-from .suffix import Losses, RunLoss, Suffix
+from .losses import Losses
+from .suffix import RunLoss, Suffix
 
 
 class TapAttack(NamedTuple):

@@ -11,15 +11,16 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from .batch_changes import differs
-from .tree import DESCEND, map_tree, tensors_of
+from .tree import DESCEND, children_of, map_tree, tensors_of
 
 INPUTS = 'inputs'
 REST = 'rest'
+Path = Tuple[Any, ...]
 
 
 def is_feature(tensor: Tensor) -> bool:
-    """Whether a tap perturbs this tensor: floating, with a dimension of samples."""
-    return tensor.is_floating_point() and tensor.dim() > 0
+    """Whether a tap perturbs this tensor: dense and floating, with a dimension of samples."""
+    return tensor.is_floating_point() and tensor.dim() > 0 and tensor.layout is torch.strided
 
 
 def batch_size_of(value: Any) -> int:
@@ -179,7 +180,70 @@ class Batch:
             return self._with((*self.args[:self._key], inputs, *self.args[self._key + 1:]), self.kwargs)
         return self._with(self.args, {**self.kwargs, self._key: inputs})
 
-    def select(self, chosen: Optional[Chosen]) -> 'Batch':
-        """Return the batch of some samples alone; None for all."""
-        args = tuple(select_samples(value, chosen) for value in self.args)
-        return self._with(args, {name: select_samples(value, chosen) for name, value in self.kwargs.items()})
+    def select(self, chosen: Optional[Chosen], known: Optional[FrozenSet[Path]] = None) -> 'Batch':
+        """Return the batch of some samples alone; None for all.
+
+        Args:
+            chosen: The samples.
+            known: What belongs to a sample, as :meth:`per_sample` gives it; None: all that looks so.
+        """
+        if chosen is None:
+            return self
+        places = self._places()
+
+        def cut(node: Any) -> Any:
+            place = places.get(id(node))
+            if not _counts(node, chosen.size) or known is not None and place not in known and place != (self._key, ):
+                return DESCEND
+            if isinstance(node, Tensor):
+                return chosen.rows(node)
+            return node[chosen.numbers] if isinstance(node, np.ndarray) else type(node)(node[k] for k in chosen.numbers)
+
+        return self._with([map_tree(cut, value, keeps=True) for value in self.args],
+                          {name: map_tree(cut, value, keeps=True) for name, value in self.kwargs.items()})
+
+    def per_sample(self) -> FrozenSet[Path]:
+        """Return where there is something that has as many rows or items as there are samples."""
+        places, size, found = self._places(), self.size, set()
+
+        def note(node: Any) -> Any:
+            if not _counts(node, size):
+                return DESCEND
+            found.add(places[id(node)])
+            return node
+
+        for value in (*self.args, *self.kwargs.values()):
+            map_tree(note, value)
+        return frozenset(found)
+
+    def doubtful(self) -> List[str]:
+        """Name the arguments beside the inputs of which it is not known whether they are made of samples.
+
+        It is of lists of data elements, one for each sample.
+        """
+        def is_known(value: Any) -> bool:
+            return isinstance(value, (str, int, float, bool, type(None))) or (
+                isinstance(value, (list, tuple)) and len(value) == self.size
+                and all(isinstance(item, BaseDataElement) for item in value))
+
+        places: Dict[Any, Any] = {**dict(enumerate(self.args)), **self.kwargs}
+        return [str(name) for name, value in places.items() if name != self._key and not is_known(value)]
+
+    def _places(self) -> Dict[int, Path]:
+        """Return by ``id`` where each node is; items of a list share one place."""
+        found: Dict[int, Path] = {}
+        waiting: List[Tuple[Any, Path]] = [({**dict(enumerate(self.args)), **self.kwargs}, ())]
+        while waiting:
+            node, path = waiting.pop()
+            if id(node) not in found:
+                found[id(node)] = path
+                keyed = not isinstance(node, list)
+                waiting += [(child, (*path, key if keyed else '*')) for key, child in children_of(node) or ()]
+        return found
+
+
+def _counts(node: Any, size: int) -> bool:
+    """Whether a node of a batch has a row or an item for each sample."""
+    if isinstance(node, (Tensor, np.ndarray)):
+        return node.ndim > 0 and len(node) == size
+    return type(node) in (list, tuple) and len(node) == size

@@ -104,7 +104,7 @@ class Contents:
                 now[...] = before
                 continue
             now.clear()
-            now.extend(before) if isinstance(now, (list, deque)) else now.update(before)
+            (now.extend if isinstance(now, (list, deque)) else now.update)(before)
         if any(tensor._version != version for tensor, version in self._tensors):
             return False
         return True if changed else None

@@ -22,6 +22,7 @@ class Facts:
             copies are kept.
         changed_state: What a forward changes in the model beside norms; adversarial passes find it as the clean one
             did, and leave it alone.
+        attributes: Where modules leave something in an attribute; see :mod:`.attributes`.
         idle_calls: By tap, the numbers of the calls that its losses do not depend on.
         unread: By tap, names of the modules before it whose outputs no adversarial pass reads: they are not kept.
         other_losses: By tap, names of the losses that do not depend on it.
@@ -35,6 +36,7 @@ class Facts:
     hooked: Optional[Names] = None
     changed_in_place: Optional[Names] = None
     changed_state: Optional[Tuple[Place, ...]] = None
+    attributes: Optional[FrozenSet[Tuple[str, str]]] = None
     idle_calls: Optional[Mapping[str, FrozenSet[int]]] = None
     unread: Mapping[str, Names] = field(default_factory=dict)
     other_losses: Mapping[str, Names] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Facts:
             other, hooked=(self.hooked or frozenset()) | (other.hooked or frozenset()),
             changed_in_place=(self.changed_in_place or frozenset()) | (other.changed_in_place or frozenset()),
             changed_state=tuple({*(self.changed_state or ()), *(other.changed_state or ())}),
+            attributes=(self.attributes or frozenset()) | (other.attributes or frozenset()),
             proven=self.proven | other.proven,
             held={**{name: held for name, held in self.held.items() if name not in other.before}, **other.held},
             **{name: {**(getattr(self, name) or {}), **(getattr(other, name) or {})} for name in

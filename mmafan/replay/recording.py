@@ -16,6 +16,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .attributes import Attributes
 from .batch import INPUTS, Chosen
 from .calls import WatchedCall
 from .facts import Facts
@@ -50,6 +51,7 @@ class Recording:
         self.facts, self.size = facts, size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
         self.modules = {name: model.get_submodule(tap.module) for name, tap in taps.items() if tap.module != INPUTS}
+        self._tap_paths = {name: tap.module for name, tap in taps.items()}
         self.sides = {name: tap.at for name, tap in taps.items()}
         self._names: Dict[str, Dict[int, str]] = {side: {
             id(module): name for name, module in self.modules.items() if taps[name].at == side} for side in SIDES}
@@ -82,9 +84,11 @@ class Recording:
         self._patches = Patches()
         for call in self._calls:
             self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
+        self.attributes = Attributes(self.model, self.facts.attributes)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        self.attributes.finish()
         for handle in self._handles:
             handle.remove()
         self._patches.undo()
@@ -139,10 +143,12 @@ class Recording:
         if self._num_hidden:
             return None
         self._finished.add(id(module))
+        self.attributes.look(self._paths.get(id(module), ''), module)
         if name is None and not self._waiting:
             return None
         self._close_frame(module)
         if name is not None:
+            self.captures[name].left.append(self.attributes.left_by(self._tap_paths[name]))
             output = self._reach_tap(name, output)
         if self.replays and self._waiting:
             self._append(self._record(module, output), output)
@@ -156,12 +162,13 @@ class Recording:
 
     def _record(self, module: nn.Module, output: Any) -> Record:
         path = self._paths[id(module)]
+        left = self.attributes.left_by(path)
         if all(path in self.facts.unread.get(name, ()) for name in self._waiting):
-            return Record(module, 'forward', map_tensors(lambda _: stand_in(path), output), unread=True)
+            return Record(module, 'forward', map_tensors(lambda _: stand_in(path), output), left=left, unread=True)
         watched = [(t.detach(), t._version) for t in tensors_of(output)]
         copied = self.facts.changed_in_place is None or path in self.facts.changed_in_place
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
-        return Record(module, 'forward', kept, copied, watched)
+        return Record(module, 'forward', kept, copied, watched, left=left)
 
     def _watched(self, call: WatchedCall, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Make the method that records a call; what runs inside a paired one is no part of any pass."""
@@ -244,7 +251,8 @@ class Recording:
         state = tuple(changed_places(self.model, self._state))
         self._state = {place: self._state[place] for place in state}
         return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
-                       changed_in_place=frozenset(self._changed()), idle_calls={}, unread={}, other_losses={})
+                       changed_in_place=frozenset(self._changed()), attributes=frozenset(self.attributes.places),
+                       idle_calls={}, unread={}, other_losses={})
 
     def find_unread(self, name: str, watch: Watch) -> frozenset:
         """Return the modules before tap ``name`` whose outputs the watched pass did not read."""

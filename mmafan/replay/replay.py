@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from .attributes import leave
 from .batch import Chosen, select_elements, select_samples
 from .calls import WatchedCall
 from .checkpointing import replaying
@@ -60,6 +61,7 @@ class Replay:
         for parameter in self._held:
             parameter.requires_grad_(False)
         self._stack.enter_context(self._recording.protection())
+        self._stack.enter_context(self._recording.attributes.protected())
         if self._watch is not None:
             self._stack.enter_context(self._watch)
             self._watch.draws_begin_at(start)
@@ -107,6 +109,7 @@ class Replay:
         self._capture.random_states[self._calls - 1].restore()
         output = self._outputs[self._calls - 1]
         if self._stock_forward is None:
+            leave(self._capture.left[self._calls - 1], self._chosen)
             return output
         args, kwargs = output
         return self._stock_forward(*args, **kwargs)
@@ -150,6 +153,7 @@ class Replay:
                 if watch is not None:
                     watch.draws_begin_at(record.random_state)
                 record.random_state.restore()
+            leave(record.left, chosen)
             output = replayed_output(record, chosen)
             return watch.hand_out(owner, output) if watch is not None and name == 'forward' else output
 

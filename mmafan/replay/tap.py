@@ -6,6 +6,7 @@ from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from .attributes import Left
 from .batch import Chosen, is_feature, select_samples
 from .rng import RandomState
 from .tree import map_tensors, tensors_of
@@ -36,6 +37,7 @@ class Record(NamedTuple):
         watched: The tensors a module returned, each with its version at that moment.
         live: The tensors a method returned, as long as the clean graph is of interest.
         random_state: Random streams after a method, where the next draws depend on it.
+        left: What a module left in attributes.
         unread: Whether stand-ins take the place of the tensors in ``output``.
     """
     owner: Any
@@ -45,6 +47,7 @@ class Record(NamedTuple):
     watched: List[Tuple[Tensor, int]] = []
     live: List[Tensor] = []
     random_state: Optional[RandomState] = None
+    left: Sequence[Left] = ()
     unread: bool = False
 
     @property
@@ -81,6 +84,7 @@ class TapCapture:
         live: The tensors to perturb, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
         prefix: The modules and methods that had finished, outermost only, in order of calls.
+        left: What its module left in attributes, at each call.
         random_states: Random streams as they were at each call.
         autocast: Whether the tap was reached under autocast.
     """
@@ -91,6 +95,7 @@ class TapCapture:
         self.gradients: List[Optional[Tensor]] = []
         self.prefix: Records = []
         self._perturbed: List[bool] = []
+        self.left: List[List[Left]] = []
         self.random_states: List[RandomState] = []
         self.autocast = False
 
@@ -146,6 +151,8 @@ class TapCapture:
         if not tensors:
             kinds = ', '.join(sorted({type(output).__name__ for output in self.outputs}))
             return f'returns {kinds}, which holds no tensor'
+        if any(t.layout is not torch.strided for t in tensors) and not any(map(is_feature, tensors)):
+            return 'returns a sparse tensor, which a perturbation would fill'
         if not any(map(is_feature, tensors)):
             return 'returns no floating tensor with a dimension of samples'
         if not self.live:
