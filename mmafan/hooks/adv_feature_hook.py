@@ -1,7 +1,6 @@
 """Schedule, logs, checks and checkpoint state of A-FAN; the algebra is the model's."""
 from __future__ import annotations
 
-import math
 from typing import Any, Dict, Optional, Union
 
 from mmengine.hooks import Hook
@@ -13,8 +12,7 @@ from ..models.notices import notices
 from ..models.schedules import refuse_compile
 from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
-from ..validation import check_integer
-from .clean_loss import clean_loss
+from ..validation import check_integer, fail
 from .fit_tracker import FitTracker
 from .loss_ratio import loss_ratios
 from .notices import schedule_notices
@@ -22,7 +20,6 @@ from .recipe_state import RECIPE, check_recipe, recipe_of
 from .training_state import check_auxiliary, load_training_state, training_state
 
 CHECKPOINT_KEY = SCOPE
-FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
 MEASURED = ('relative_size', 'skipped_share', 'adversarial_to_clean')
 DataBatch = Optional[Union[dict, tuple, list]]
 
@@ -52,19 +49,13 @@ class AdvFeatureHook(Hook):
     """
     priority = 'NORMAL'
 
-    def __init__(self,
-                 begin: int = 0,
-                 end: Optional[int] = None,
-                 ramp: int = 0,
-                 by_epoch: bool = True,
-                 interval: int = 50,
-                 fit_threshold: Optional[float] = None) -> None:
+    def __init__(self, begin: int = 0, end: Optional[int] = None, ramp: int = 0, by_epoch: bool = True,
+                 interval: int = 50, fit_threshold: Optional[float] = None) -> None:
         for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
-            if value is None and name == 'end':
-                continue
-            check_integer(f'AdvFeatureHook.{name}', value, low)
+            if value is not None or name != 'end':
+                check_integer(f'AdvFeatureHook.{name}', value, low)
         if not isinstance(by_epoch, bool):
-            raise ValueError(f'AdvFeatureHook.by_epoch must be True or False, got {by_epoch!r}')
+            fail('AdvFeatureHook.by_epoch', by_epoch, 'True or False')
         if end is not None and end <= begin:
             raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
@@ -80,10 +71,9 @@ class AdvFeatureHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Take charge of the model and repair what SyncBN conversion did to its norms."""
         model = _afan_model(runner.model)
-        if model is None:
-            return
-        model.afan.controls.hooked = True
-        model.afan.norms.restore(model)
+        if model is not None:
+            model.afan.controls.hooked = True
+            model.afan.norms.restore(model)
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to schedule, and restore what a resumed checkpoint holds."""
@@ -112,19 +102,11 @@ class AdvFeatureHook(Hook):
         for sentence in (*notices(model.afan.config), *schedule_notices(
                 self, model.afan, length, runner.max_iters, getattr(runner.train_dataloader, 'batch_size', None))):
             model.afan.say_once(sentence)
-        if self._restored:
+        if runner.iter > 0:  # weights alone begin a new training
             load_training_state(model, self._restored)
-        if self.fit is not None and runner.iter > 0:  # weights alone begin a new training, whose losses are others
-            self._resume_fit(runner, self.fit)
+            if self.fit is not None:
+                self.fit.resume(runner, self._restored)
         self._restored = {}
-
-    def _resume_fit(self, runner: Runner, fit: FitTracker) -> None:
-        if 'fit' in self._restored:
-            fit.load_state_dict(self._restored['fit'])
-        else:
-            runner.logger.warning(
-                f'the checkpoint does not hold how well the training set was fitted: with AdvFeatureHook.fit_threshold='
-                f'{fit.threshold} A-FAN is off until the clean loss is below that share of what it is now')
 
     # ------------------------------------------------------------------ schedule
     def scale_at(self, position: float) -> float:
@@ -147,24 +129,17 @@ class AdvFeatureHook(Hook):
         runtime = model.afan
         by_epoch = self.by_epoch and self._epochs
         position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
-        controls, meters = runtime.controls, runtime.meters
+        controls = runtime.controls
         controls.loss_scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         controls.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
         controls.iteration = runner.iter
-        controls.measure = self._logs_at(batch_idx)
-        meters.num_passes, meters.stepped, meters.frozen = 0, False, False
-        meters.diagnostics.clear()
+        controls.measure = batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
+        runtime.meters.stepped = runtime.meters.frozen = False
+        runtime.meters.diagnostics.clear()
         self._passes_expected = bool(runtime.taps)
-        self._grad_scale = self._read_scale(runtime) if self._passes_expected else 1.0
-
-    @staticmethod
-    def _read_scale(runtime: Any) -> Any:
-        """Read what this iteration's gradients will be multiplied with, only where something needs it."""
-        scaler = runtime.controls.loss_scaler
-        return scaler.get_scale() if runtime.learned is not None and scaler is not None else 1.0
-
-    def _logs_at(self, batch_idx: int) -> bool:
-        return batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
+        learns = self._passes_expected and runtime.learned is not None
+        # What this iteration's gradients will be multiplied with; reading it waits for the device.
+        self._grad_scale = controls.loss_scaler.get_scale() if learns and controls.loss_scaler is not None else 1.0
 
     # ------------------------------------------------------------------ after an iteration
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
@@ -186,13 +161,8 @@ class AdvFeatureHook(Hook):
         runner.message_hub.update_scalar('train/afan_strength_scale', scale)
         self._clear_stale(runner, runtime, is_off, outputs or {})
         if self.fit is not None:
-            window = len(runner.train_dataloader) if self._epochs else FIT_WINDOW
-            loss = clean_loss(outputs or {}, runtime)
-            if loss is None and not self.fit.count:
-                raise ValueError(f'AdvFeatureHook.fit_threshold must be None where train_step logs no loss, got '
-                                 f'{self.fit.threshold}: the model logs {sorted(outputs or {})}')
-            self.fit.update(math.nan if loss is None else loss, window)
-        if self._logs_at(batch_idx):
+            self.fit.follow(outputs or {}, runtime, len(runner.train_dataloader) if self._epochs else 0)
+        if runtime.controls.measure:
             scalars = {name: float(value) for name, value in runtime.meters.diagnostics.items()}
             scalars.update(runtime.meters.pop_idle_shares(self._num_steps))
             self._num_steps = 0

@@ -7,17 +7,14 @@ import torch
 from mmengine.dist import all_reduce
 from torch import nn
 
-from ..layers.afan_norm import AUXILIARY, PassAwareNorm
+from ..layers.afan_norm import AUXILIARY, AuxiliaryNorm
 
 
 def training_state(model: Any) -> Dict[str, Any]:
     """Return what training needs beyond the stock state dict: auxiliary norms and learned strengths; often empty."""
     norms = {name: value.detach().cpu() for name, value in _auxiliary_tensors(model).items()}
-    state: Dict[str, Any] = {'norms': norms} if norms else {}
-    runtime = model.afan
-    if runtime.learned is not None:
-        state['learned'] = runtime.learned.state_dict()
-    return state
+    learned = model.afan.learned
+    return {**({'norms': norms} if norms else {}), **({'learned': learned.state_dict()} if learned is not None else {})}
 
 
 def load_training_state(model: Any, state: Dict[str, Any]) -> None:
@@ -38,13 +35,9 @@ def _auxiliary_tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
 
 def check_auxiliary(model: nn.Module) -> None:
     """Auxiliary norms must be whole: a part of one cannot be saved beside the stock state dict."""
-    sharded = False
-    for module in model.modules():
-        auxiliary = getattr(module, AUXILIARY, None) if isinstance(module, PassAwareNorm) else None
-        if auxiliary is not None:
-            whole = 2 * auxiliary.num_features if auxiliary.affine else 0
-            sharded = sharded or sum(p.numel() for p in auxiliary.parameters()) != whole
-    flag = torch.tensor(int(sharded))
+    norms: Sequence[Any] = [module for module in model.modules() if isinstance(module, AuxiliaryNorm)]
+    parts = [n for n in norms if sum(p.numel() for p in n.parameters()) != (2 * n.num_features if n.affine else 0)]
+    flag = torch.tensor(int(bool(parts)))
     all_reduce(flag, op='max')  # a process may hold whole norms by chance
     if flag:
         raise ValueError("afan.batch_norm must not be 'separate' where an engine shards the parameters (FSDP, ZeRO "

@@ -12,14 +12,13 @@ from torch import nn
 
 from ..config import TapConfig
 from ..functional import feature_moments
-from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
-from ..replay.graph import leaves_among, leaves_before, node_of, nodes_behind
-from ..replay.tap import TapCapture
+from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, TapCapture, running_pass
+from ..replay.graph import leaves_among, nodes_behind
 from ..replay.tree import tensors_of
-from ..replay.unread import Watch
+from .dependence import decide_losses, named_parameters, own_losses
 from .exchange import check_exchange
 from .losses import Losses, is_loss, keep_losses
-from .suffix import depends, loss_tensors, select_losses
+from .suffix import loss_tensors, select_losses
 from .tap_paths import may_return, may_run
 
 PATIENCE = 20
@@ -72,41 +71,16 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
             attacked = [n for group in taps[name].attack_losses or () for n in group]
             own = select_losses(own, [*taps[name].losses, *attacked])
         idle[name] = recording.find_idle(nodes_behind(loss_tensors(own)))
-    unread, held = {}, {}
+    held = {}
     for name in sorted(proven):
         if taps[name].module != INPUTS:
             recording.facts = replace(facts, idle_calls=idle, held={name: frozenset()})
-            unread[name], held[name], trains = _check_replay(model, recording, batch, run, losses, name)
+            held[name], trains = _check_replay(model, recording, batch, run, losses, name)
             proven -= set() if trains else {name}
-    # After a batch that proves little others may come to branches that read more.
-    unread = unread if runtime.config.replay and not proves_little else {}
-    recording.facts = replace(facts, idle_calls=idle, unread=unread, held=held, proven=frozenset(proven))
+    recording.facts = replace(facts, idle_calls=idle, held=held, proven=frozenset(proven))
     for name in names:
         check_exchange(model, recording, batch, run, name)
     return recording.facts
-
-
-def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) -> Facts:
-    """Decide for each tap which losses depend on it, where one is new or the tap's module ran another number of times.
-
-    A constant is no proof: it may depend on the tap in a batch with something to compute it from.
-    """
-    names = {key for key in losses if is_loss(key) and depends({key: losses[key]})}
-    own, others = dict(facts.own_losses), dict(facts.other_losses)
-    calls, before, held = dict(facts.num_calls), dict(facts.before), dict(facts.held)
-    for name, capture in recording.captures.items():
-        again = len(capture.outputs) != calls.get(name)
-        new = names if again else names - own.get(name, frozenset()) - others.get(name, frozenset())
-        if not capture.live or not new:
-            continue
-        found = frozenset(_own_losses({key: losses[key] for key in new}, capture.live))
-        own[name] = found if again else own[name] | found
-        others[name] = (others.get(name, frozenset()) | new) - own[name]
-        if again and name in recording.modules:
-            before[name] = _before(recording, name, losses)
-            held.pop(name, None)  # which of them a pass comes to is no longer known
-        calls[name] = len(capture.outputs)
-    return replace(facts, own_losses=own, other_losses=others, num_calls=calls, before=before, held=held)
 
 
 def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
@@ -126,8 +100,17 @@ def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
         model.afan.say_once(f'tap {name!r}: {tap.module!r} {problem}; A-FAN is off there now, and needs a gradient '
                             'when it is on')
         return False
-    raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but {tap.module!r} '
-                     f'{problem}; name a module between the trainable part of the network and its loss')
+    check_feature(name, tap, capture)
+    return False
+
+
+def check_feature(name: str, tap: TapConfig, capture: TapCapture) -> None:
+    """A clean pass must have left a feature with a gradient at the tap."""
+    problem = capture.problem()
+    if problem is not None:
+        raise ValueError(
+            f'afan.taps.{name}.module must name a module with a differentiable feature, but {tap.module!r} {problem}; '
+            'name a module between the trainable part of the network and its loss')
 
 
 def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Optional[Losses]:
@@ -142,7 +125,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
         raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
                          f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
     _check_moments(tap, capture.features, where)
-    own = _own_losses(losses, capture.live)
+    own = own_losses(losses, capture.live)
     if not own:
         raise ValueError(f'{where}.module must name a module that the losses depend on, but '
                          f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
@@ -167,14 +150,7 @@ def _all_agree(flags: Sequence[bool]) -> List[bool]:
     return [bool(number) for number in numbers]
 
 
-def _own_losses(losses: Dict[str, Any], live: Sequence[torch.Tensor]) -> Dict[str, Any]:
-    """Keep the losses that depend on the feature at a tap."""
-    targets = {node_of(feature) for feature in live if feature.requires_grad}
-    return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
-
-
-def _check_names(losses: Dict[str, Any], own: Dict[str, Any], names: Optional[Sequence[str]], where: str,
-                 tap: TapConfig) -> None:
+def _check_names(losses: Losses, own: Losses, names: Optional[Sequence[str]], where: str, tap: TapConfig) -> None:
     """Every name must match a loss that depends on the feature."""
     select_losses(losses, names, where)
     for name in names or ():
@@ -192,8 +168,7 @@ def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str)
             raise ValueError(f'{where}.{error}') from None
 
 
-def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
-                 where: str) -> None:
+def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Losses, where: str) -> None:
     """A gradient of the losses must come to the feature."""
     tracked = [feature for feature in live if feature.requires_grad]
     try:
@@ -212,17 +187,17 @@ def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chose
 
 
 def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
-                  losses: Dict[str, Any], name: str) -> Tuple[FrozenSet[str], FrozenSet[str], bool]:
+                  losses: Dict[str, Any], name: str) -> Tuple[FrozenSet[str], bool]:
     """An unperturbed adversarial pass must give the clean loss, and come to a parameter after the tap.
 
     Returns:
-        The modules whose outputs it does not read; the parameters before the tap that it comes to all the same; and
-        whether it comes to others, without which the tap is not proven.
+        The parameters before the tap that it comes to all the same; and whether it comes to others, without which the
+        tap is not proven.
     """
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
-    copies, watch = [f.clone() for f in features], Watch()
-    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), watch=watch):
+    copies = [f.clone() for f in features]
+    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch')):
         with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
             passed = run(batch)
     again = float(model.parse_losses(passed)[0].detach())
@@ -234,13 +209,13 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
     _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
                  nodes_behind(loss_tensors(passed)))
     own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
-    reached = _named(recording, leaves_among(nodes_behind(loss_tensors(own))))
+    reached = named_parameters(recording, leaves_among(nodes_behind(loss_tensors(own))))
     before = recording.facts.before[name]
     if name in model.afan.taps and not reached - before:
         raise ValueError(f'afan.taps.{name}.module must name a module with something that trains after it, but nothing '
                          f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
                          'nothing')
-    return recording.find_unread(name, watch), reached & before, bool(reached - before)
+    return reached & before, bool(reached - before)
 
 
 def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any]) -> None:
@@ -260,13 +235,3 @@ def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any])
 
 def _forget(_: Any) -> None:
     """Keep nothing."""
-
-
-def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> FrozenSet[str]:
-    """Name the parameters that are used before a tap alone."""
-    sources = [node_of(feature) for feature in recording.captures[name].live]
-    return _named(recording, leaves_before(sources, nodes_behind(loss_tensors(losses))))
-
-
-def _named(recording: Recording, found: Set[int]) -> FrozenSet[str]:
-    return frozenset(name for name, parameter in recording.model.named_parameters() if id(parameter) in found)

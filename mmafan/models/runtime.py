@@ -1,7 +1,6 @@
 """What an A-FAN model keeps between steps, outside its parameters, buffers and state dict, by how long it lives."""
 from __future__ import annotations
 
-import functools
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,15 +53,13 @@ class Meters:
         num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
         num_idle: By tap and reason, number of steps in which there was nothing to perturb; since then, too.
         frozen: Whether no tap had a gradient in the last step, which was the stock model's.
-        num_passes: Number of adversarial passes since the meters were last reset.
-        stepped: Whether a step of A-FAN ran since then.
+        stepped: Whether a step of A-FAN ran since this was last reset.
     """
     diagnostics: Dict[str, Tensor] = field(default_factory=dict)
     num_skipped: Dict[str, Tensor] = field(default_factory=dict)
     num_samples: Dict[str, int] = field(default_factory=dict)
     num_idle: Dict[Tuple[str, str], int] = field(default_factory=dict)
     frozen: bool = False
-    num_passes: int = 0
     stepped: bool = False
 
     def count_samples(self, tap: str, num_skipped: Tensor, num_samples: int) -> None:
@@ -228,7 +225,7 @@ class AFANRuntime:
             print_log(text, logger='current', level=logging.WARNING)
 
     @contextmanager
-    def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:
+    def entered(self, model: nn.Module) -> Iterator[None]:
         """Mark the passes run inside as A-FAN's own.
 
         Args:
@@ -238,12 +235,9 @@ class AFANRuntime:
             yield
             return
         self.inside = True
-        places, protects = None if self.facts is None else self.facts.changed_state, bool(self.taps)
-        regions = None
-        if model is not None:
-            regions = functools.lru_cache(maxsize=None)(functools.partial(RegionState, model, places, protects))
+        places = None if self.facts is None else self.facts.changed_state
         try:
-            with checkpointing_of_passes(regions, protects):
+            with checkpointing_of_passes(RegionState(model, places, protects=bool(self.taps))):
                 yield
         finally:
             self.inside = False

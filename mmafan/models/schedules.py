@@ -16,7 +16,7 @@ from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
 from .losses import Losses
-from .step import Step
+from .step import Part, Step
 from .suffix import depends, detach_losses
 
 ZERO = 'afan_zero'
@@ -52,12 +52,8 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
     log: Losses = {}
     zero: Optional[Tensor]
     try:
-        if single_graph:
-            losses, zero = _run_wrapped(model, wrapper, optim_wrapper, functools.partial(_merged, model, batch))
-            log.update(detach_losses(losses))
-            _backward(model, optim_wrapper, losses, True, zero)
-            return model.parse_losses(log)[1]
-        for part in Step(model, batch, run).parts():
+        whole = Part(functools.partial(_merged, model, batch), is_last=True)
+        for part in [whole] if single_graph else Step(model, batch, run).parts():
             zero = None
             if part.is_last and wrapper is not None:
                 losses, zero = _run_wrapped(model, wrapper, optim_wrapper, part.losses)
@@ -69,6 +65,8 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
             del part, losses
     except BaseException:
         optim_wrapper.zero_grad()  # half a step's gradients must not leak into the next
+        for factor in {} if afan.learned is None else afan.learned.factors.values():
+            factor.grad = None
         raise
     return model.parse_losses(log)[1]
 

@@ -13,7 +13,8 @@ from ..replay import INPUTS, Batch, Facts, PassKind, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import PassConfig
 from .attack import Attack
-from .first_step import check_losses, check_pass, decide_losses
+from .dependence import decide_losses
+from .first_step import check_losses, check_pass
 from .losses import Losses, is_loss, weight_losses
 from .notices import notices
 from .participation import choose_samples, participation_weight
@@ -178,13 +179,10 @@ class Step:
 
     def _adversarial_losses(self, suffix: Suffix, wanted: PassConfig, perturbed: Sequence[Tensor]) -> Losses:
         """Run one adversarial pass; return its losses, weighted and prefixed."""
-        self.afan.meters.num_passes += 1
         losses = suffix.losses(perturbed)
         if not depends(losses) and not self.afan.codebase.lacks_targets(self.batch):
             self._note_idle(suffix.name, 'nothing trains')
-        if self.afan.facts is not None:
-            self.afan.facts = suffix.recording.facts
         weight = wanted.weight
         if suffix.tap.fraction < 1:
             weight *= participation_weight(self.batch.size, suffix.tap, self.afan.norms.least_samples)
-        return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.number}.')
+        return weight_losses(suffix.losses(perturbed), weight, f'adv_{suffix.name}_{wanted.number}.')

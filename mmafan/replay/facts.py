@@ -24,7 +24,6 @@ class Facts:
             did, and leave it alone.
         attributes: Where modules leave something in an attribute; see :mod:`.attributes`.
         idle_calls: By tap, the numbers of the calls that its losses do not depend on.
-        unread: By tap, names of the modules before it whose outputs no adversarial pass reads: they are not kept.
         other_losses: By tap, names of the losses that do not depend on it.
         own_losses: By tap, names of those that do; what is in neither has not been there with a gradient.
         before: By tap, names of the parameters that are used before it alone: constants of its passes.
@@ -38,7 +37,6 @@ class Facts:
     changed_state: Optional[Tuple[Place, ...]] = None
     attributes: Optional[FrozenSet[Tuple[str, str]]] = None
     idle_calls: Optional[Mapping[str, FrozenSet[int]]] = None
-    unread: Mapping[str, Names] = field(default_factory=dict)
     other_losses: Mapping[str, Names] = field(default_factory=dict)
     own_losses: Mapping[str, Names] = field(default_factory=dict)
     before: Mapping[str, Names] = field(default_factory=dict)
@@ -56,4 +54,4 @@ class Facts:
             proven=self.proven | other.proven,
             held={**{name: held for name, held in self.held.items() if name not in other.before}, **other.held},
             **{name: {**(getattr(self, name) or {}), **(getattr(other, name) or {})} for name in
-               ('idle_calls', 'unread', 'other_losses', 'own_losses', 'before', 'num_calls')})
+               ('idle_calls', 'other_losses', 'own_losses', 'before', 'num_calls')})

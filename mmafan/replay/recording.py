@@ -8,7 +8,6 @@ suffix really runs, with the random draws of the clean pass. Nothing here knows 
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -20,14 +19,13 @@ from .attributes import Attributes
 from .batch import INPUTS, Chosen
 from .calls import WatchedCall
 from .facts import Facts
-from .forward_state import State, changed_places, forward_state, read_places, read_state
+from .forward_state import changed_places, read_state
 from .graph import node_of
 from .replay import Replay
 from .rng import RandomState
 from .state import PassState, Patches
-from .tap import SIDES, Record, Records, Site, TapCapture
+from .tap import SIDES, Record, Records, TapCapture
 from .tree import map_tensors, snapshot, tensors_of
-from .unread import Watch, stand_in
 
 
 class Recording:
@@ -35,7 +33,8 @@ class Recording:
 
     Args:
         model: The model whose forward is run inside.
-        taps: Where the taps are, by name.
+        taps: Where the taps are, by name: ``module`` is a dotted name, or ``'inputs'`` for the model inputs; ``at`` one
+            of ``SIDES``.
         size: Number of samples in the batch.
         facts: What is known of the model. :meth:`learned` adds what this pass shows.
         replays: Record prefixes for replay; False makes :meth:`replay` run them again.
@@ -44,9 +43,10 @@ class Recording:
         facts: As given; without what has turned out to be no longer true.
         captures: By tap, what the pass has left there.
         model, replays: As given.
+        state: What a forward changes beside norms, as the pass has found it.
     """
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, Site], size: int, facts: Facts = Facts(),
+    def __init__(self, model: nn.Module, taps: Mapping[str, Any], size: int, facts: Facts = Facts(),
                  replays: bool = True) -> None:
         self.facts, self.size = facts, size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
@@ -66,10 +66,7 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        known = self.facts.changed_state
-        self._state: State = read_state(self.model) if known is None else {}
-        if known:
-            self._state = read_places(self.model, known)
+        self.state = {} if self.facts.changed_state == () else read_state(self.model, self.facts.changed_state)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
@@ -97,9 +94,12 @@ class Recording:
         self.streams = self._start, RandomState()
         changed = self.facts.changed_in_place
         if kind is None and changed is not None and self._changed() - changed:
-            found = self._changed() - changed
-            self.run_prefixes(f'the output of {sorted(found)} is changed in place in this step but was not in the '
-                              'first one', replace(self.facts, changed_in_place=changed | found))
+            print_log(f'the output of {sorted(self._changed() - changed)} is changed in place in this step but was not '
+                      'in the first one: prefixes are not replayed in this step, and more of their outputs are kept '
+                      'from now on', logger='current', level=logging.WARNING)
+            self.facts = replace(self.facts, changed_in_place=changed | self._changed())
+            for capture in self.captures.values():
+                capture.prefix = []
 
     def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
         """List modules with their names: all, or those that the facts name and the taps' own."""
@@ -163,8 +163,6 @@ class Recording:
     def _record(self, module: nn.Module, output: Any) -> Record:
         path = self._paths[id(module)]
         left = self.attributes.left_by(path)
-        if all(path in self.facts.unread.get(name, ()) for name in self._waiting):
-            return Record(module, 'forward', map_tensors(lambda _: stand_in(path), output), left=left, unread=True)
         watched = [(t.detach(), t._version) for t in tensors_of(output)]
         copied = self.facts.changed_in_place is None or path in self.facts.changed_in_place
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
@@ -206,9 +204,9 @@ class Recording:
 
     # ------------------------------------------------------------------ adversarial passes
     def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
-               watch: Optional[Watch] = None) -> Replay:
+               ) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
-        return Replay(self, name, features, state, chosen, watch)
+        return Replay(self, name, features, state, chosen)
 
     def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
@@ -220,18 +218,6 @@ class Recording:
         """List the parameters that are constants of the passes of a tap."""
         known = self.facts.held if self.captures[name].prefix and name in self.facts.held else self.facts.before
         return [self.model.get_parameter(parameter) for parameter in known.get(name, ())]
-
-    def protection(self) -> Any:
-        """Return a context that keeps what a forward changes beside norms."""
-        return forward_state(self.model, self._state) if self._state else nullcontext()
-
-    def run_prefixes(self, why: str, facts: Facts) -> None:
-        """Let the prefixes run again in this step's passes, from the recorded random state; change the facts."""
-        print_log(f'{why}: prefixes are not replayed in this step, and more of their outputs are kept from now on',
-                  logger='current', level=logging.WARNING)
-        self.facts = facts
-        for capture in self.captures.values():
-            capture.prefix = []
 
     def release_graph(self) -> None:
         """Forget the clean graph."""
@@ -248,16 +234,11 @@ class Recording:
         inside = tuple(f'{name}.' for name in owners)
         silent = {path for path, module in self._hooked if id(module) not in self._finished
                   and type(module).forward is not nn.Module.forward and not path.startswith(inside)}
-        state = tuple(changed_places(self.model, self._state))
-        self._state = {place: self._state[place] for place in state}
+        state = tuple(changed_places(self.model, self.state))
+        self.state = {place: self.state[place] for place in state}
         return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
                        changed_in_place=frozenset(self._changed()), attributes=frozenset(self.attributes.places),
-                       idle_calls={}, unread={}, other_losses={})
-
-    def find_unread(self, name: str, watch: Watch) -> frozenset:
-        """Return the modules before tap ``name`` whose outputs the watched pass did not read."""
-        owners = [] if watch.draws else [r.owner for r in self.captures[name].prefix if r.name == 'forward']
-        return frozenset(self._paths[id(owner)] for owner in owners if id(owner) not in watch.read)
+                       idle_calls={}, other_losses={})
 
     def find_idle(self, nodes: Set[Any]) -> frozenset:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""

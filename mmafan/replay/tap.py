@@ -1,7 +1,7 @@
 """What a clean pass leaves at a tap, and of what ran before it."""
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -12,18 +12,6 @@ from .rng import RandomState
 from .tree import map_tensors, tensors_of
 
 SIDES = ('output', 'input')
-
-
-class Site(Protocol):
-    """Where a tap is: at the ``'output'`` or the ``'input'`` of a module; its name ``'inputs'``: the model inputs."""
-
-    @property
-    def module(self) -> str:
-        """Dotted name."""
-
-    @property
-    def at(self) -> str:
-        """One of ``SIDES``."""
 
 
 class Record(NamedTuple):
@@ -38,7 +26,6 @@ class Record(NamedTuple):
         live: The tensors a method returned, as long as the clean graph is of interest.
         random_state: Random streams after a method, where the next draws depend on it.
         left: What a module left in attributes.
-        unread: Whether stand-ins take the place of the tensors in ``output``.
     """
     owner: Any
     name: str
@@ -48,7 +35,6 @@ class Record(NamedTuple):
     live: List[Tensor] = []
     random_state: Optional[RandomState] = None
     left: Sequence[Left] = ()
-    unread: bool = False
 
     @property
     def changed(self) -> bool:

@@ -156,11 +156,11 @@ def report(result: dict) -> str:
             line += f'{memory[key] / 2**20:>10.1f} MiB{memory[key] / memory["baseline"]:>10.3f}'
         lines.append(line)
     lines += [f'{"theory":24}{"":12}{result["theory"]:>10.3f}', '']
-    for name, tail in result['tails'].items():
-        line = (f'tap {name}: tau {tail["share"]:.3f}, {tail["passes"]:.0f} adversarial passes of '
-                f'{tail["fraction"]:.0%} of the samples')
-        if tail['attack_passes']:
-            line += (f', {tail["attack_passes"]:.0f} attack passes of {tail["attack_share"]:.3f} '
+    for name, suffix in result['suffixes'].items():
+        line = (f'tap {name}: tau {suffix["share"]:.3f}, {suffix["passes"]:.0f} adversarial passes of '
+                f'{suffix["fraction"]:.0%} of the samples')
+        if suffix['attack_passes']:
+            line += (f', {suffix["attack_passes"]:.0f} attack passes of {suffix["attack_share"]:.3f} '
                      f'baseline steps')
         lines.append(line)
     for key, counts in result['exchanged'].items():
