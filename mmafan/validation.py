@@ -6,7 +6,6 @@ from dataclasses import MISSING, fields
 from numbers import Real
 from typing import Any, Iterable, Mapping, Sequence, Type, TypeVar
 
-
 LARGEST = (2 - 2**-23) * 2**127  # of float32
 
 
@@ -33,7 +32,7 @@ def is_number(value: Any) -> bool:
     """Whether a value is a finite number (and no bool), in float32 too."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
-    return value == value and -LARGEST <= value <= LARGEST
+    return bool(abs(value) <= LARGEST)  # of integers too, which may be beyond float64
 
 
 def check_choice(where: str, value: Any, choices: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The rule of gradients: at a step near 0, every adversarial term is the clean one again, for what comes after the tap."""
+"""The rule of gradients: at a step near 0, each adversarial term is the clean one for what comes after the tap."""
 from __future__ import annotations
 
 import torch

@@ -1,8 +1,8 @@
-"""Which losses depend on a tap, and which parameters are used before it alone."""
+"""Which losses and which parameters depend on a tap, read off the graph of a clean pass."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import FrozenSet, Sequence, Set
+from typing import Any, Dict, FrozenSet, Sequence, Set
 
 import torch
 
@@ -12,7 +12,7 @@ from .losses import Losses, is_loss
 from .suffix import depends, loss_tensors
 
 
-def decide_losses(recording: Recording, facts: Facts, losses: Losses) -> Facts:
+def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) -> Facts:
     """Decide for each tap which losses depend on it, where one is new or the tap's module ran another number of times.
 
     A constant is no proof: it may depend on the tap in a batch with something to compute it from.
@@ -25,7 +25,7 @@ def decide_losses(recording: Recording, facts: Facts, losses: Losses) -> Facts:
         new = names if again else names - own.get(name, frozenset()) - others.get(name, frozenset())
         if not capture.live or not new:
             continue
-        found = frozenset(losses_of({key: losses[key] for key in new}, capture.live))
+        found = frozenset(own_losses({key: losses[key] for key in new}, capture.live))
         own[name] = found if again else own[name] | found
         others[name] = (others.get(name, frozenset()) | new) - own[name]
         if again and name in recording.modules:
@@ -35,18 +35,18 @@ def decide_losses(recording: Recording, facts: Facts, losses: Losses) -> Facts:
     return replace(facts, own_losses=own, other_losses=others, num_calls=calls, before=before, held=held)
 
 
-def losses_of(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
+def own_losses(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
     """Keep the losses that depend on the feature at a tap."""
     targets = {node_of(feature) for feature in live if feature.requires_grad}
     return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
 
 
-def _before(recording: Recording, name: str, losses: Losses) -> FrozenSet[str]:
+def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> FrozenSet[str]:
     """Name the parameters that are used before a tap alone."""
     sources = [node_of(feature) for feature in recording.captures[name].live]
-    return parameters_among(recording, leaves_before(sources, nodes_behind(loss_tensors(losses))))
+    return named_parameters(recording, leaves_before(sources, nodes_behind(loss_tensors(losses))))
 
 
-def parameters_among(recording: Recording, found: Set[int]) -> FrozenSet[str]:
-    """Name the parameters among some objects, given by ``id``."""
+def named_parameters(recording: Recording, found: Set[int]) -> FrozenSet[str]:
+    """Name the parameters with these values of ``id``."""
     return frozenset(name for name, parameter in recording.model.named_parameters() if id(parameter) in found)

@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, List
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from torch import nn
 
 from ..replay import Batch, Chosen, PassKind, Recording
-from .proof import forget
-from .suffix import RunLoss, Suffix
+from .suffix import Suffix
 
 
-def check_exchange(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str) -> None:
+def check_exchange(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
+                   name: str) -> None:
     """Let the samples of a batch change places, where its arguments are not known to be made of samples.
 
     Class weights, or a table with the boxes of all images, may have as many rows as there are samples: a pass for some
@@ -31,7 +31,7 @@ def check_exchange(model: Any, recording: Recording, batch: Batch, run: RunLoss,
     try:
         found: List[float] = []
         for chosen in (None, turned):
-            with torch.autograd.graph.saved_tensors_hooks(forget, forget):  # a graph that holds no feature
+            with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
                 suffix = Suffix(model, recording, batch, run, name, tap, chosen)
                 losses = suffix.run_pass([f.clone() for f in suffix.features], PassKind.CHECK)
                 found.append(float(model.parse_losses(losses)[0].detach()))
@@ -55,3 +55,7 @@ def _asleep(model: nn.Module) -> List[nn.Module]:
     for module in found:
         module.eval()
     return found
+
+
+def _forget(_: Optional[Any]) -> None:
+    """Keep nothing."""

@@ -13,11 +13,11 @@ from ..layers.afan_norm import sync_auxiliary
 from ..naming import afan_name, stock_name
 from ..registry import CODEBASES, MODELS, codebase_scope
 from .codebase import Codebase
-from .first_step import check_model
 from .losses import Losses, parse_parts
 from .norms import ModelNorms
 from .runtime import AFANRuntime
 from .schedules import check_not_compiled, owns_run_forward, runs_two_phase, single_graph_losses, train_two_phase
+from .tap_paths import check_model
 
 Stock: Any = BaseModel if TYPE_CHECKING else object
 # Which module of mmafan knows a codebase; imported only when one of its models is asked for.

@@ -189,13 +189,19 @@ class AFANRuntime:
             return {}
         return {name: tap for name, tap in self.config.taps.items() if tap.active}
 
-    def run(self, model: nn.Module, forward: Callable[..., Any], batch: Batch) -> Any:
-        """Run a forward as one pass of A-FAN's own, on a batch of its own where passes change it."""
+    def run(self, model: nn.Module, batch: Batch, function: Callable[..., Any]) -> Any:
+        """Run a pass: call a function that gives the stock losses, on a batch of its own where passes change it.
+
+        Args:
+            model: The model.
+            batch: Is left as it was.
+            function: Takes the batch's arguments.
+        """
         is_clean, known = current_pass().kind is PassKind.CLEAN, self.batch_changes
         own = batch.own(known)
         contents = Contents((own.args, own.kwargs), self.controls.iteration) if is_clean and own is batch else None
         with self.entered(model):
-            losses = forward(*own.args, **own.kwargs)
+            losses = function(*own.args, **own.kwargs)
         if known is None:
             self.batch_changes = batch.changes(own)
         if is_clean:

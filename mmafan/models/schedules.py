@@ -45,16 +45,15 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
     own = wrapper is None and owns_run_forward(type(model))  # a wrapper calls the forward, whatever the model has
     batch = Batch((data, ), {}) if own else Batch.of(data, model.forward)
 
-    def forward(*args: Any, **kwargs: Any) -> Losses:
+    def run(batch: Batch) -> Losses:
         with optim_wrapper.optim_context(model):
-            return (model._run_forward if own else model)(*args, **kwargs, mode='loss')
+            return afan.run(model, batch, functools.partial(model._run_forward if own else model, mode='loss'))
 
     log: Losses = {}
     zero: Optional[Tensor]
     try:
         whole = Part(functools.partial(_merged, model, batch), is_last=True)
-        step = Step(model, batch, functools.partial(afan.run, model, forward))
-        for part in [whole] if single_graph else step.parts():
+        for part in [whole] if single_graph else Step(model, batch, run).parts():
             zero = None
             if part.is_last and wrapper is not None:
                 losses, zero = _run_wrapped(model, wrapper, optim_wrapper, part.losses)
@@ -182,7 +181,10 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     if not afan.taps and afan.facts is not None:
         return _with_auxiliary(model, stock_loss(*args, **kwargs))
 
-    step = Step(model, Batch(args, kwargs, stock_loss), functools.partial(afan.run, model, stock_loss))
+    def run(batch: Batch) -> Losses:
+        return afan.run(model, batch, stock_loss)
+
+    step = Step(model, Batch(args, kwargs, stock_loss), run)
     if not step.taps:
         return _with_auxiliary(model, step.clean_pass()[1])
     if is_distributed() and not afan.wrapped:

@@ -32,7 +32,7 @@ class TapAttack(NamedTuple):
 
 def stock_losses(model: Any, batch: Batch) -> Losses:
     """Compute the losses of the stock model, as a pass of a step does."""
-    return model.afan.run(model, functools.partial(model, mode='loss'), batch)
+    return model.afan.run(model, batch, functools.partial(model, mode='loss'))
 
 
 def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = None, tap: Optional[TapConfig] = None,

@@ -203,8 +203,8 @@ class Recording:
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
-    def replay(self, name: str, features: Sequence[Tensor], state: PassState,
-               chosen: Optional[Chosen] = None) -> Replay:
+    def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
+               ) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
         return Replay(self, name, features, state, chosen)
 

@@ -36,7 +36,8 @@ class Replay:
 
     def __init__(self, recording: 'Recording', name: str, features: Sequence[Tensor], state: PassState,
                  chosen: Optional[Chosen] = None) -> None:
-        self._recording, self._name, self._state, self._chosen = recording, name, state, chosen
+        self._recording, self._name, self._state = recording, name, state
+        self._chosen = chosen
         self._held = recording.held_parameters(name)
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)

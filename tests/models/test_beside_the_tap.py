@@ -1,4 +1,4 @@
-"""Modules that run more than once, and what of the prefix runs beside the tap: the rule of gradients holds all the same."""
+"""Modules that run more than once, and what of the prefix runs beside the tap: the rule holds all the same."""
 from __future__ import annotations
 
 import pytest

@@ -35,11 +35,26 @@ def test_a_loss_of_a_later_epoch_is_decided_when_it_comes(schedule):
     ratios(stock, model, batch_of())
     model.epoch = stock.epoch = 1
     for _ in range(2):
-        stock.epoch = 1
         found = by_part(ratios(stock, model, batch_of()))
         log = gradients(model, batch_of())[1]
         assert 'adv_t_0.loss_early' not in log and 'adv_t_0.loss_late' in log
         assert found == dict(stem=1, mid=found['mid'], head=2, aux=1)
+
+
+@pytest.mark.parametrize('fields', [dict(losses=['loss_late']), dict(losses=['loss_*', 'loss_late']),
+                                    dict(attack_losses=['loss_late'])], ids=lambda f: '-'.join(f))
+def test_a_tap_may_name_a_loss_of_a_later_epoch(fields):
+    model, stock = tapped(Growing, step_size=0.1, **fields), Growing()
+    with record_warnings() as warnings:
+        for epoch in (0, 0, 1, 1):
+            model.epoch = stock.epoch = epoch
+            log = gradients(model, batch_of())[1]
+            assert ('adv_t_0.loss_late' in log) is (epoch == 1)
+            assert ('adv_t_0.loss_a' in log) is (fields.get('losses') != ['loss_late'])
+            assert 'adv_t_0.loss_early' not in log
+    assert len(warnings) == 1 and "names 'loss_late', which is not among the losses ['loss_a'] so far" in warnings[0]
+    with pytest.raises(ValueError, match="afan.taps.t.losses names 'loss_bbox', but the losses of the model are"):
+        gradients(tapped(Growing, losses=['loss_bbox']), batch_of())
 
 
 class Branching(Plain):

@@ -86,7 +86,8 @@ class AddsLosses(OwnRun):
 
 
 @pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
-@pytest.mark.parametrize('net', [Helper, StaticHelper, Chosen, LossLayer, HeadHelper, OwnRun, AroundForward, AddsLosses])
+@pytest.mark.parametrize('net', [Helper, StaticHelper, Chosen, LossLayer, HeadHelper, OwnRun, AroundForward,
+                                 AddsLosses])
 def test_the_rule_holds(net, schedule):
     model = tapped(net, afan=dict(schedule=schedule))
     for seed in range(2):
@@ -99,4 +100,5 @@ def test_the_decorated_class_is_the_stock_one_while_a_fan_is_off(net):
     made.afan.controls.strength_scale = 0.0
     for _ in range(2):
         assert by_part(ratios(net, made, batch_of())) == dict(stem=1, mid=1, head=1)
-    assert torch.equal(made._run_forward(batch_of(), 'loss')['loss_a'], net()._run_forward(batch_of(), 'loss')['loss_a'])
+    found, expected = [model._run_forward(batch_of(), 'loss')['loss_a'] for model in (made, net())]
+    assert torch.equal(found, expected)

@@ -78,6 +78,7 @@ def test_both_arms_of_a_comparison_are_built(tools, path, tmp_path):
 
 
 def test_the_cost_of_a_step_is_measured(tools, path, capsys):
-    tools('step_cost').main([path, '--batch-size', '2', '--image-size', '8', '--repeats', '1', '--warmup', '1', '--json',
-                             '--num-batches', '1', '--device', 'cpu', '--synthetic', '--no-memory', '--no-published'])
+    tools('step_cost').main([path, '--batch-size', '2', '--image-size', '8', '--repeats', '1', '--warmup', '1',
+                             '--num-batches', '1', '--device', 'cpu', '--synthetic', '--no-memory', '--no-published',
+                             '--json'])
     assert set(json.loads(capsys.readouterr().out)['seconds']) == {'baseline', 'afan'}
