@@ -2,17 +2,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, List
 
 import torch
 from torch import nn
 
 from ..replay import Batch, Chosen, PassKind, Recording
-from .suffix import Suffix
+from .suffix import RunLoss, Suffix
 
 
-def check_exchange(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
-                   name: str) -> None:
+def _forget(_: Any) -> Any:
+    """Keep nothing."""
+
+
+def check_exchange(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str) -> None:
     """Let the samples of a batch change places, where its arguments are not known to be made of samples.
 
     Class weights, or a table with the boxes of all images, may have as many rows as there are samples: a pass for some
@@ -55,7 +58,3 @@ def _asleep(model: nn.Module) -> List[nn.Module]:
     for module in found:
         module.eval()
     return found
-
-
-def _forget(_: Optional[Any]) -> None:
-    """Keep nothing."""

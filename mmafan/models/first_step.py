@@ -8,7 +8,6 @@ from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Set
 import torch
 from mmengine.dist import all_reduce
 from mmengine.utils import is_list_of
-from torch import nn
 
 from ..config import TapConfig
 from ..functional import feature_moments
@@ -136,7 +135,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
             if may_return(model, later):
                 model.afan.say_once(f'{where}.{field} names {later!r}, which is not among the losses '
                                     f'{[k for k in losses if is_loss(k)]} so far: it counts from when it comes')
-                complete, names = False, known
+                complete, names = False, tuple(known or ())
         if names or names is None:
             _check_names(losses, own, names, f'{where}.{field}', tap)
             _check_reach(model, tap, capture.live, select_losses(keep_losses(losses, own.__contains__), names), where)
@@ -218,7 +217,7 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
     return reached & before, bool(reached - before)
 
 
-def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any]) -> None:
+def _check_leaks(model: Any, name: str, clean: Set[Any], passed: Set[Any]) -> None:
     """What comes before a tap must come to a pass as a constant, on every way."""
     leaked = {node for node in clean & passed if not hasattr(node, 'variable')}
     if not leaked:
@@ -233,5 +232,5 @@ def _check_leaks(model: nn.Module, name: str, clean: Set[Any], passed: Set[Any])
                      f'{way}: return it from a module, or detach it')
 
 
-def _forget(_: Any) -> None:
+def _forget(_: Any) -> Any:
     """Keep nothing."""

@@ -109,7 +109,7 @@ def _own(module: nn.Module) -> Dict[str, Any]:
 
 def _set(own: Dict[str, Any], name: str, value: Any) -> None:
     """Set or delete an attribute; a container stays the same object, which others may share."""
-    now = own.get(name)
+    now: Any = own.get(name)
     if value is _ABSENT:
         own.pop(name, None)
     elif not isinstance(value, _MUTABLE) or type(now) is not type(value):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import FrozenSet, Mapping, Optional, Tuple
+from typing import Any, FrozenSet, Mapping, Optional, Tuple
 
 from .calls import WatchedCall
 from .forward_state import Place
@@ -46,6 +46,8 @@ class Facts:
 
     def joined(self, other: 'Facts') -> 'Facts':
         """Return what is known where another step has shown other taps, or other ways through the model."""
+        merged: Any = {name: {**(getattr(self, name) or {}), **(getattr(other, name) or {})} for name in
+                       ('idle_calls', 'other_losses', 'own_losses', 'before', 'num_calls')}
         return replace(
             other, hooked=(self.hooked or frozenset()) | (other.hooked or frozenset()),
             changed_in_place=(self.changed_in_place or frozenset()) | (other.changed_in_place or frozenset()),
@@ -53,5 +55,4 @@ class Facts:
             attributes=(self.attributes or frozenset()) | (other.attributes or frozenset()),
             proven=self.proven | other.proven,
             held={**{name: held for name, held in self.held.items() if name not in other.before}, **other.held},
-            **{name: {**(getattr(self, name) or {}), **(getattr(other, name) or {})} for name in
-               ('idle_calls', 'other_losses', 'own_losses', 'before', 'num_calls')})
+            **merged)

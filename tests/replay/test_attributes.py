@@ -1,4 +1,4 @@
-"""What layers leave in attributes is in a pass what it would be if they ran, and afterwards what the clean pass left."""
+"""What layers leave in attributes is in a pass as if they ran, and afterwards what the clean pass left."""
 from __future__ import annotations
 
 import pytest
