@@ -185,4 +185,4 @@ class Step:
         weight = wanted.weight
         if suffix.tap.fraction < 1:
             weight *= participation_weight(self.batch.size, suffix.tap, self.afan.norms.least_samples)
-        return weight_losses(suffix.losses(perturbed), weight, f'adv_{suffix.name}_{wanted.number}.')
+        return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.number}.')
