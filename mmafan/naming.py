@@ -1,7 +1,7 @@
 """The rule of names: ``AFAN`` and the name of the stock model."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 SCOPE = 'mmafan'
 _PREFIX = 'AFAN'
@@ -15,6 +15,16 @@ def afan_name(stock: str) -> str:
         ('AFANFasterRCNN', 'FasterRCNN', None)
     """
     return f'{_PREFIX}{stock}'
+
+
+def type_name(kind: Any) -> str:
+    """Return the name of a type in a config, without its scope; new-style configs have classes there.
+
+    Example:
+        >>> type_name('mmafan.AFANFasterRCNN'), type_name(dict), type_name(None)
+        ('AFANFasterRCNN', 'dict', 'None')
+    """
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
 
 
 def stock_name(name: str) -> Optional[str]:

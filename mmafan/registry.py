@@ -35,9 +35,7 @@ def _surrounding_scope() -> Optional[str]:
 
 def codebase_scope(cls: Type) -> ContextManager[None]:
     """While a model is built, let types without a scope mean those of its codebase where no codebase surrounds it."""
-    packages = [base.__module__.partition('.')[0] for base in cls.__mro__]
-    own = next((package for package in packages if package in CODEBASES), None)
-    return DefaultScope.overwrite_default_scope(own if _surrounding_scope() is None else None)
+    return DefaultScope.overwrite_default_scope(scope_of_type(cls) if _surrounding_scope() is None else None)
 
 
 class ScopedRegistry(Registry):
@@ -154,6 +152,13 @@ def _plain_get(get: Any, key: str) -> Optional[Type]:
 def _import_registry(scope: str) -> None:
     with suppress(ImportError):
         importlib.import_module(f'{scope}.registry')
+
+
+def scope_of_type(kind: Any) -> Optional[str]:
+    """Return the codebase that a model type comes from, for configs whose types are classes and have no scope."""
+    cls = _plain_get(_root.MODELS.get, kind) if isinstance(kind, str) else kind
+    packages = [base.__module__.partition('.')[0] for base in getattr(cls, '__mro__', ())]
+    return next((package for package in packages if package in CODEBASES), None)
 
 
 def _child(name: str, cls: Type[Registry] = ScopedRegistry, locations: Optional[List[str]] = None) -> Registry:

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import MISSING, fields
 from numbers import Real
 from typing import Any, Iterable, Mapping, Sequence, Type, TypeVar
+
+LARGEST = (2 - 2**-23) * 2**127  # of float32
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
@@ -28,8 +29,10 @@ def fail(where: str, value: Any, right: str) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number (and no bool)."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a finite number (and no bool), in float32 too."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    return bool(abs(value) <= LARGEST)  # of integers too, which may be beyond float64
 
 
 def check_choice(where: str, value: Any, choices: Sequence[str]) -> None:
@@ -49,6 +52,8 @@ def check_integer(where: str, value: Any, low: int) -> None:
     """Raise a ValueError unless the value is an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         fail(where, value, f'an integer of at least {low}')
+    if value >= 2**63:
+        fail(where, value, 'an integer below 2**63')
 
 
 T = TypeVar('T')

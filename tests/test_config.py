@@ -315,8 +315,6 @@ WRONG_RUNS = {
                       dict(backbone=dict(frozen_stages=1)), [HOOK]),
     'frozen stages, without the hook':
     (['afan.taps.s.module', 'without gradient'], dict(backbone=dict(frozen_stages=1)), []),
-    'stock model': (["model.type='ImageClassifier'", "type='mmafan.AFANImageClassifier'", 'remove the hook'],
-                    dict(type='ImageClassifier', afan=None), [HOOK]),
     'begin after the last epoch':
     (['AdvFeatureHook.begin must be below the 1 epochs', 'got 1'], {}, [dict(HOOK, begin=1)]),
     'begin after the last iteration': (['AdvFeatureHook.begin must be below the 2 iterations', 'got 2'],

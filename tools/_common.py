@@ -87,6 +87,11 @@ def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
         cfg.merge_from_dict(cfg_options or {})
     except Exception as error:
         raise ValueError(f'the options {cfg_options} do not fit {path}: {" ".join(str(error).split())}') from error
+    if cfg.get('default_scope') is None and isinstance(cfg.get('model'), dict):
+        from mmafan.registry import scope_of_type
+        scope = scope_of_type(cfg.model.get('type'))
+        if scope is not None:  # new-style configs name classes, and no scope
+            cfg.default_scope = scope
     return cfg
 
 

@@ -17,7 +17,9 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
-SYNC_NORMS = ('SyncBN', 'MMSyncBN')
+from mmafan.naming import type_name
+
+SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -69,7 +71,7 @@ def adapt_to_cpu(cfg: Config) -> None:
         if _unsynchronise(cfg.model) + bool(cfg.pop('sync_bn', None)):
             print_log('no CUDA device: SyncBN becomes BN, whose statistics are those of each process', 'current',
                       logging.WARNING)
-    if str((cfg.get('strategy') or {}).get('type')).endswith('FSDPStrategy'):
+    if type_name((cfg.get('strategy') or {}).get('type')) == 'FSDPStrategy':
         cfg.strategy.model_wrapper = dict(cfg.strategy.get('model_wrapper') or {}, device_id='cpu')
         kept = cfg.strategy.get('state_dict_cfg')
         if kept == 'full' or not isinstance(kept, str) and (kept or {}).get('state_dict_type') == 'FULL_STATE_DICT':
@@ -77,7 +79,7 @@ def adapt_to_cpu(cfg: Config) -> None:
                 state_dict_type='FULL_STATE_DICT',
                 state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
                 optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True))
-    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
+    if type_name((cfg.get('optim_wrapper') or {}).get('type')) == 'AmpOptimWrapper':
         cfg.optim_wrapper.type = 'mmengine.CPUAmpOptimWrapper'
         print_log('no CUDA device: mixed precision uses bfloat16 (float16 autocast is for CUDA only)', 'current')
 
@@ -86,7 +88,7 @@ def _unsynchronise(value: Any) -> int:
     """Turn every ``norm_cfg`` of SyncBN in a config into BN, in place; return how many there were."""
     count = 0
     if isinstance(value, dict):
-        if value.get('type') in SYNC_NORMS:
+        if type_name(value.get('type')) in SYNC_NORMS:
             value['type'] = 'BN'
             count = 1
         return count + sum(_unsynchronise(item) for item in value.values())

@@ -186,6 +186,7 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
     """
     from mmafan.analysis.arm import baseline_model
     from mmafan.config import AFANConfig
+    from mmafan.naming import type_name
     arm = study.arms[arm_name]
     path = osp.join(osp.dirname(study.path), str(arm.config or study.config))
     cfg = read_config(path, {**copy.deepcopy(study.options), **copy.deepcopy(arm.options)})
@@ -194,7 +195,7 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
     if arm.stock:
         cfg.model = baseline_model(cfg)[0]
         cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or []
-                            if not str(h.get('type')).endswith('AdvFeatureHook')]
+                            if type_name(h.get('type')) != 'AdvFeatureHook']
     elif 'afan' in cfg.model:
         AFANConfig.from_dict(cfg.model.afan)  # a wrong field is told here, and not by a run of its own
     cfg.merge_from_dict(dict(randomness=dict(seed=seed)))

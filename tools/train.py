@@ -42,7 +42,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def use_amp(cfg) -> None:
     """Switch the optimizer wrapper to mixed precision with a dynamic loss scale, in place."""
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    from mmafan.naming import type_name
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         stop(f"--amp needs optim_wrapper.type='OptimWrapper', this config has {kind!r}")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -78,8 +79,9 @@ def apply_args(cfg, args: argparse.Namespace) -> None:
         if args.resume != 'auto':
             cfg.load_from = require_file(args.resume, 'checkpoint', ('.pth', ))
     if not args.no_resumable_seed:
+        from mmafan.naming import type_name
         hooks = list(cfg.get('custom_hooks') or [])
-        if not any(str(hook.get('type')).endswith('ResumableSeedHook') for hook in hooks):
+        if not any(type_name(hook.get('type')) == 'ResumableSeedHook' for hook in hooks):
             cfg.custom_hooks = [*hooks, dict(type='mmafan.ResumableSeedHook')]
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import MODELS
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from ..engine import AFANDistributedDataParallel
-from ..naming import stock_name
+from ..models import AFANModelMixin
+from ..naming import stock_name, type_name
+from ..registry import scope_of_type
 
 
 def first_of(data: Any) -> Any:
@@ -27,14 +29,17 @@ def baseline_model(cfg: Any) -> Any:
         ValueError: If the config's model is not ``AFAN<Stock>`` with ``afan=dict(...)``.
     """
     model = copy.deepcopy(cfg.model)
-    kind = str(model.get('type'))
-    scope, _, name = kind.rpartition('.')
-    stock = stock_name(name)
+    kind = model.get('type')
+    stock: Any = stock_name(type_name(kind))
+    with contextlib.suppress(KeyError):
+        # What is worked around for A-FAN is so for its baseline.
+        made = MODELS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(made, type) and issubclass(made, AFANModelMixin) and (stock is None or made is kind):
+            stock = next(base for base in made.__mro__ if not issubclass(base, AFANModelMixin)
+                         and issubclass(base, BaseModel))
     if stock is None or 'afan' not in model:
         raise ValueError("model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), such as "
                          f"'mmafan.AFANImageClassifier', got {kind!r}")
-    with contextlib.suppress(KeyError):
-        MODELS.get(f'{scope}.{name}' if scope else name)  # what is worked around for A-FAN is so for its baseline
     afan = model.pop('afan')
     model['type'] = stock
     model.pop('_scope_', None)
@@ -49,7 +54,7 @@ class Arm:
     def __init__(self, cfg: Any, device: torch.device, afan: bool) -> None:
         from mmengine.optim import build_optim_wrapper
         from mmengine.registry import init_default_scope
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        init_default_scope(cfg.get('default_scope') or scope_of_type(cfg.model.type) or 'mmengine')
         if afan or 'afan' in cfg.model:
             model, fields = baseline_model(cfg)
         else:

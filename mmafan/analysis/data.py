@@ -9,6 +9,8 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 import numpy as np
 import torch
 
+from ..naming import type_name
+
 
 def data_folder(cfg: Any) -> Optional[str]:
     """Return the folder of the config's training images, or None if it names none."""
@@ -42,7 +44,7 @@ def read_batches(cfg: Any, count: int, batch_size: Optional[int] = None) -> Tupl
     """Do what :func:`load_batches` does; return the number of batches in an epoch beside them."""
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     loader = copy.deepcopy(cfg.train_dataloader)
     loader.update(num_workers=0, persistent_workers=False)
     if cfg.get('default_scope') == 'mmpretrain':
@@ -166,7 +168,7 @@ def _boxed(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.R
 def _loads_masks(part: Any) -> bool:
     """Whether a part of a config has a pipeline that loads masks, or a head that needs them."""
     if isinstance(part, dict):
-        if part.get('with_mask') or str(part.get('type')).endswith('LoadPanopticAnnotations') or part.get('mask_head'):
+        if part.get('with_mask') or type_name(part.get('type')) == 'LoadPanopticAnnotations' or part.get('mask_head'):
             return True
         part = list(part.values())
     return isinstance(part, (list, tuple)) and any(map(_loads_masks, part))

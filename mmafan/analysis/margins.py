@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import INPUTS
-from ..replay.batch import is_feature, map_tensors, tensors_of
+from ..replay.batch import is_feature
+from ..replay.tree import map_tensors, tensors_of
 from ..validation import suggest
 
 NORMS = ('l2', 'linf')

@@ -70,7 +70,7 @@ def published_tap(tap: TapConfig) -> TapConfig:
 def prepare(model: Any, data: Any, optim_wrapper: Any) -> Tuple[Batch, Callable[[Batch], Losses]]:
     """Preprocess a batch; return it with the function that computes the stock losses of a batch."""
     with optim_wrapper.optim_context(model):
-        batch = Batch.of(model.data_preprocessor(data, True))
+        batch = Batch.of(model.data_preprocessor(data, True), model.forward)
 
     def run(batch: Batch) -> Losses:
         with optim_wrapper.optim_context(model):

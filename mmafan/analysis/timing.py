@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ..replay import INPUTS
-from ..replay.batch import is_feature, tensors_of
+from ..replay.batch import is_feature
+from ..replay.tree import tensors_of
 
 
 def time_in_turn(steps: Mapping[str, Callable[[Any], Any]], batches: Sequence[Any], repeats: int,

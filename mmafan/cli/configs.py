@@ -6,6 +6,8 @@ import os.path as osp
 from importlib.util import find_spec
 from typing import Any, Tuple
 
+from ..naming import type_name
+from ..registry import scope_of_type
 from ..validation import suggest
 
 FAMILIES = ('mmpretrain', 'mmdet', 'mmseg')
@@ -37,7 +39,7 @@ def read_config(path: str) -> Any:
     if 'model' not in cfg:
         raise ValueError(f'{path} has no model: it is a base of other configs; name a whole one')
     if cfg.get('default_scope') is None:  # as new-style configs have it, whose types are classes
-        cfg.default_scope = _family_of_type(cfg.model.type)
+        cfg.default_scope = scope_of_type(cfg.model.type)
     family_of(cfg)
     return cfg
 
@@ -52,23 +54,6 @@ def family_of(cfg: Any) -> str:
     if scope not in FAMILIES:
         raise ValueError(f'default_scope must be one of {FAMILIES}, got {scope!r}; {suggest(str(scope), FAMILIES)}')
     return scope
-
-
-def _family_of_type(kind: Any) -> Any:
-    from mmengine.registry import MODELS
-    classes = (MODELS.get(kind) if isinstance(kind, str) else kind).__mro__
-    return next((base.__module__.partition('.')[0] for base in classes
-                 if base.__module__.partition('.')[0] in FAMILIES), None)
-
-
-def type_name(kind: Any) -> str:
-    """Return a model type without its scope; a class is a type too.
-
-    Example:
-        >>> type_name('mmafan.AFANFasterRCNN'), type_name(dict)
-        ('AFANFasterRCNN', 'dict')
-    """
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def stock_model(cfg: Any) -> Tuple[Any, Any]:

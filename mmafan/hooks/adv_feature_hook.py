@@ -1,26 +1,26 @@
 """Schedule, logs, checks and checkpoint state of A-FAN; the algebra is the model's."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Union
 
-import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
-from ..layers.afan_norm import AUXILIARY, AuxiliaryNorm
 from ..models.model import AFANModelMixin, unwrap
+from ..models.notices import notices
 from ..models.schedules import refuse_compile
 from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
 from ..validation import check_integer, fail
 from .fit_tracker import FitTracker
 from .loss_ratio import loss_ratios
+from .notices import schedule_notices
 from .recipe_state import RECIPE, check_recipe, recipe_of
+from .training_state import check_auxiliary, load_training_state, training_state
 
 CHECKPOINT_KEY = SCOPE
+MEASURED = ('relative_size', 'skipped_share', 'adversarial_to_clean')
 DataBatch = Optional[Union[dict, tuple, list]]
 
 
@@ -40,10 +40,12 @@ class AdvFeatureHook(Hook):
             running mean over an epoch) is above this share of the highest that it has been, and rise linearly from
             there to their full value at a loss of 0. In (0, 1]; None: they do not.
 
+    Beside a model without A-FAN it stays idle, and says so.
+
     Raises:
-        ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
-            leaves no iteration, if something has removed A-FAN's norms, if auxiliary norms are sharded, or if the
-            config asks for ``torch.compile``.
+        ValueError: If a number is out of range; before training, if there is another such hook, if the schedule leaves
+            no iteration, if something has removed A-FAN's norms, if auxiliary norms are sharded, or if the config asks
+            for ``torch.compile``.
     """
     priority = 'NORMAL'
 
@@ -62,6 +64,8 @@ class AdvFeatureHook(Hook):
         self._passes_expected = False
         self._grad_scale: Any = 1.0
         self._epochs = True
+        self._has_stepped, self._num_steps = False, 0
+        self._last_passes: Dict[str, int] = {}
 
     # ------------------------------------------------------------------ before training
     def before_run(self, runner: Runner) -> None:
@@ -76,12 +80,16 @@ class AdvFeatureHook(Hook):
         model = _afan_model(runner.model)
         if model is None:
             name = type(unwrap(runner.model)).__name__
-            raise ValueError(f"AdvFeatureHook needs an A-FAN model, got model.type='{name}'; write "
-                             f"type='{SCOPE}.{afan_name(name)}' with afan=dict(taps=dict(...)), or remove the hook")
+            runner.logger.warning(
+                f"AdvFeatureHook needs an A-FAN model, got model.type='{name}', and stays idle: write "
+                f"type='{SCOPE}.{afan_name(name)}' with afan=dict(taps=dict(...)), or remove the hook")
+            return
+        if sum(isinstance(hook, AdvFeatureHook) for hook in runner.hooks) > 1:
+            raise ValueError('custom_hooks must have one AdvFeatureHook, got several, each with a schedule of its own')
         compile_cfg = getattr(runner, '_compile', None) or runner.cfg.get('compile')
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
             refuse_compile(compile_cfg)
-        _check_auxiliary(model)
+        check_auxiliary(model)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):
             name = type(runner.train_loop).__name__
@@ -91,6 +99,9 @@ class AdvFeatureHook(Hook):
         if length is not None and self.begin >= length > 0:
             unit = 'epochs' if self.by_epoch and self._epochs else 'iterations'
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
+        for sentence in (*notices(model.afan.config), *schedule_notices(
+                self, model.afan, length, runner.max_iters, getattr(runner.train_dataloader, 'batch_size', None))):
+            model.afan.say_once(sentence)
         if runner.iter > 0:  # weights alone begin a new training
             load_training_state(model, self._restored)
             if self.fit is not None:
@@ -112,7 +123,10 @@ class AdvFeatureHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None) -> None:
         """Set this iteration's strength."""
-        runtime = unwrap(runner.model).afan
+        model = _afan_model(runner.model)
+        if model is None:
+            return
+        runtime = model.afan
         by_epoch = self.by_epoch and self._epochs
         position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
         controls = runtime.controls
@@ -120,7 +134,8 @@ class AdvFeatureHook(Hook):
         controls.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
         controls.iteration = runner.iter
         controls.measure = batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
-        runtime.meters.stepped = False
+        runtime.meters.stepped = runtime.meters.frozen = False
+        runtime.meters.diagnostics.clear()
         self._passes_expected = bool(runtime.taps)
         learns = self._passes_expected and runtime.learned is not None
         # What this iteration's gradients will be multiplied with; reading it waits for the device.
@@ -130,18 +145,27 @@ class AdvFeatureHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
                          outputs: Optional[dict] = None) -> None:
         """Prove that the passes ran, step the learned strengths, and log."""
-        runtime = unwrap(runner.model).afan
-        if self._passes_expected and not runtime.meters.stepped:
+        model = _afan_model(runner.model)
+        if model is None:
+            return
+        runtime = model.afan
+        if self._passes_expected and not runtime.meters.stepped and not self._has_stepped:
             raise RuntimeError(f'A-FAN was on at iteration {runner.iter}, but no adversarial pass ran: the training '
                                f'step of {type(runner.model).__name__} does not call loss or train_step of the model')
+        self._has_stepped |= runtime.meters.stepped
+        self._num_steps += runtime.meters.stepped
         if runtime.learned is not None and self._passes_expected and runner.optim_wrapper.should_update():
             runtime.learned.step(self._grad_scale)
-        runner.message_hub.update_scalar('train/afan_strength_scale', runtime.controls.strength_scale)
+        is_off = not runtime.taps or runtime.meters.frozen
+        scale = 0.0 if is_off else runtime.controls.strength_scale
+        runner.message_hub.update_scalar('train/afan_strength_scale', scale)
+        self._clear_stale(runner, runtime, is_off, outputs or {})
         if self.fit is not None:
             self.fit.follow(outputs or {}, runtime, len(runner.train_dataloader) if self._epochs else 0)
         if runtime.controls.measure:
-            measured = runtime.meters.diagnostics if self._passes_expected else {}
-            scalars = {name: float(value) for name, value in measured.items()}
+            scalars = {name: float(value) for name, value in runtime.meters.diagnostics.items()}
+            scalars.update(runtime.meters.pop_idle_shares(self._num_steps))
+            self._num_steps = 0
             if self._passes_expected:
                 ratios = loss_ratios(outputs or {}, runtime.config)
                 scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
@@ -149,6 +173,16 @@ class AdvFeatureHook(Hook):
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})
             runner.message_hub.update_scalars({f'train/afan_{k}': v for k, v in scalars.items()})
+
+    def _clear_stale(self, runner: Runner, runtime: Any, is_off: bool, outputs: Dict[str, Any]) -> None:
+        """Take out of the log what it would repeat: the last values of a tap at which A-FAN is off."""
+        for name in runtime.config.taps:
+            if any(key.startswith(f'adv_{name}_') for key in outputs):
+                self._last_passes[name] = runner.iter
+            elif is_off or runner.iter - self._last_passes.get(name, -self.interval) >= self.interval:
+                _forget(runner, f'train/adv_{name}_', *(f'train/afan_{name}_{kind}' for kind in MEASURED))
+        if is_off and 'clean_loss' not in outputs:
+            _forget(runner, 'train/clean_loss')
 
     # ------------------------------------------------------------------ checkpoints
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -174,38 +208,10 @@ class AdvFeatureHook(Hook):
                 runner.logger.warning(change)
 
 
-def training_state(model: Any) -> Dict[str, Any]:
-    """Return what training needs beyond the stock state dict: auxiliary norms and learned strengths; often empty."""
-    norms = {name: value.detach().cpu() for name, value in _auxiliary_tensors(model).items()}
-    learned = model.afan.learned
-    return {**({'norms': norms} if norms else {}), **({'learned': learned.state_dict()} if learned is not None else {})}
-
-
-def load_training_state(model: Any, state: Dict[str, Any]) -> None:
-    """Restore what :func:`training_state` gave; entries that no longer fit the model are left out."""
-    with torch.no_grad():
-        for name, target in _auxiliary_tensors(model).items():
-            value = state.get('norms', {}).get(name)
-            if value is not None and value.shape == target.shape:
-                target.copy_(value)
-    if model.afan.learned is not None and 'learned' in state:
-        model.afan.learned.load_state_dict(state['learned'])
-
-
-def _auxiliary_tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
-    named: Sequence = [*model.named_parameters(), *model.named_buffers()]
-    return {name: value for name, value in named if f'.{AUXILIARY}.' in name}
-
-
-def _check_auxiliary(model: nn.Module) -> None:
-    """Auxiliary norms must be whole: a part of one cannot be saved beside the stock state dict."""
-    norms: Sequence[Any] = [module for module in model.modules() if isinstance(module, AuxiliaryNorm)]
-    parts = [n for n in norms if sum(p.numel() for p in n.parameters()) != (2 * n.num_features if n.affine else 0)]
-    flag = torch.tensor(int(bool(parts)))
-    all_reduce(flag, op='max')  # a process may hold whole norms by chance
-    if flag:
-        raise ValueError("afan.batch_norm must not be 'separate' where an engine shards the parameters (FSDP, ZeRO "
-                         "stage 3), got 'separate': use 'batch', which has no parameters of its own")
+def _forget(runner: Runner, *prefixes: str) -> None:
+    scalars = runner.message_hub.log_scalars
+    for name in [name for name in scalars if name.startswith(prefixes)]:
+        del scalars[name]
 
 
 def _afan_model(model: Any) -> Any:

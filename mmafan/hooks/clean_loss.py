@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Dict, Optional
 
 import torch
@@ -21,10 +22,10 @@ def clean_loss(outputs: Dict[str, Any], runtime: Any) -> Optional[float]:
     # All clean losses of a step with A-FAN on have their weight, also where no tap takes part in it: a process divides
     # by the same weight as the others.
     taps = runtime.taps
-    adversarial = tuple(f'adv_{name}_' for name in taps)
+    adversarial = re.compile('|'.join(rf'adv_{name}_\d+\.' for name in taps) or '$^')
     clean = [value for name, value in outputs.items()
-             if 'loss' in name and name != 'loss' and not name.startswith(adversarial)]
-    weight = runtime.config.clean_weight if taps and clean else 1.0
+             if 'loss' in name and name != 'loss' and not adversarial.match(name)]
+    weight = runtime.config.clean_weight if taps and clean and not runtime.meters.frozen else 1.0
     clean = clean or [outputs[name] for name in ('loss', ) if name in outputs]
     total = torch.as_tensor(sum(clean) / weight if clean else math.nan).detach().float().clone()
     all_reduce(total, op='mean')  # every process comes here in every step

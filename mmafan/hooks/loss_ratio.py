@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping
 
 from ..config import AFANConfig
+from ..models.losses import clean_name
 
 
 def loss_ratios(outputs: Mapping[str, Any], config: AFANConfig) -> Dict[str, float]:
@@ -31,7 +32,7 @@ def loss_ratios(outputs: Mapping[str, Any], config: AFANConfig) -> Dict[str, flo
         for number, weight in enumerate(tap.weight):
             prefix = f'adv_{name}_{number}.'
             terms = [key[len(prefix):] for key in outputs if key.startswith(prefix) and 'loss' in key]
-            names = {term: 'clean_loss' if term == 'loss' else term for term in terms}
+            names = {term: clean_name(term) for term in terms}
             terms = [term for term in terms if names[term] in outputs]
             clean = sum(float(outputs[names[term]]) for term in terms)
             if weight and clean:

@@ -12,11 +12,7 @@ class Codebase:
 
     Mixed labels (mixup, CutMix), label smoothing and multi-label heads are part of the data samples or of the head's
     loss, which every pass evaluates as the clean one does.
-
-    Attributes:
-        changes_batches: Whether stock code changes its data samples, so that every pass needs its own copy.
     """
-    changes_batches = False
 
     def watched_calls(self, model: Any) -> Sequence[WatchedCall]:
         """Methods of the stock model that are recorded and replayed as modules are."""

@@ -21,7 +21,6 @@ class Detection(Codebase):
     and adversarial losses are paired. At a tap after the RPN its losses are not computed again, and branches that the
     tap's ``losses`` leave out (the mask head, for a tap in the box head) do not run.
     """
-    changes_batches = True  # some heads turn masks into tensors or take proposals out of the data samples
 
     def watched_calls(self, model: nn.Module) -> Sequence[WatchedCall]:
         """Methods of each detector there is (a student and its teacher)."""

@@ -1,111 +1,106 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import replace
-from typing import Any, Dict, FrozenSet, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.logging import print_log
-from torch import nn
+from mmengine.utils import is_list_of
 
-from ..config import AFANConfig, TapConfig
+from ..config import TapConfig
 from ..functional import feature_moments
 from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, TapCapture, running_pass
-from ..replay.graph import node_of, nodes_behind
-from ..validation import suggest
-from .series import find_series
-from .suffix import Losses, RunLoss, depends, is_loss, loss_tensors, select_losses
+from ..replay.graph import leaves_among, nodes_behind
+from ..replay.tree import tensors_of
+from .dependence import decide_losses, named_parameters, own_losses
+from .exchange import check_exchange
+from .losses import Losses, is_loss, keep_losses
+from .suffix import loss_tensors, select_losses
+from .tap_paths import may_return, may_run
 
 PATIENCE = 20
 
 
-def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
-    """Check the taps against the modules of a freshly built model.
+def check_losses(model: Any, losses: Any) -> None:
+    """Raise a ValueError unless a forward has returned a dict of losses."""
+    kind = type(model).__name__
+    if not isinstance(losses, dict):
+        raise ValueError(f"{kind} must return a dict of losses in mode='loss', got {type(losses).__name__}")
+    if not model.afan.has_own_sum:
+        for key, value in losses.items():
+            if not isinstance(value, torch.Tensor) and not is_list_of(value, torch.Tensor):
+                raise ValueError(f'{key!r} among the losses of {kind} must be a tensor or a list of tensors, got '
+                                 f'{value!r}')
+
+
+def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
+               losses: Dict[str, Any]) -> Optional[Facts]:
+    """Check, after a clean forward and before its weights change, every tap that has not been seen to work.
 
     Returns:
-        The config; a tap at a list of modules is now at the last of them.
-
-    Raises:
-        ValueError: For a tap's module that does not exist or is never called.
-    """
-    modules, taps = dict(model.named_modules(remove_duplicate=False)), dict(config.taps)
-    for tap_name, tap in config.taps.items():
-        where, module = f'afan.taps.{tap_name}.module', modules.get(tap.module)
-        if tap.module == INPUTS:
-            continue
-        if module is None:
-            raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
-                             f'{_closest(tap.module, model)}')
-        if isinstance(module, nn.ModuleDict):
-            entries = [f'{tap.module}.{name}' for name in module] or ['?']
-            raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
-                             f'forward; name one of its entries, such as {entries[-1]!r}')
-        if isinstance(module, nn.ModuleList):
-            if not len(module):
-                raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, an empty list')
-            last = f'{tap.module}.{len(module) - 1}'
-            print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
-                      logger='current')
-            taps[tap_name] = replace(tap, module=last)
-    return replace(config, taps=taps)
-
-
-def _closest(path: str, model: nn.Module) -> str:
-    """Suggest what a wrong path may mean: a sibling of a similar name, a stage of the backbone, or a similar path."""
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    parent, _, leaf = path.rpartition('.')
-    siblings = [n.rpartition('.')[2] for n in names if n.rpartition('.')[0] == parent]
-    close = difflib.get_close_matches(leaf, siblings, n=3, cutoff=0.6)
-    if close:
-        return 'did you mean ' + ' or '.join(repr(f'{parent}.{name}' if parent else name) for name in close) + '?'
-    backbone = getattr(model, 'backbone', None)
-    stages = find_series(backbone) if parent == 'backbone' and isinstance(backbone, nn.Module) else []
-    if stages:
-        return (f'the stages of its backbone are {", ".join(repr(f"backbone.{stage}") for stage in stages)}; '
-                f'`mmafan taps` lists every module that can be a tap')
-    depth = path.count('.')
-    hint = suggest(path, [n for n in names if n.count('.') == depth])
-    return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
-
-
-def check_first_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses) -> Optional[Facts]:
-    """Check, after the first clean forward and before any weight changes, that every tap works.
-
-    Returns:
-        What the step has shown; None where it proves nothing: a batch with an image without boxes, or without a row at
-        a tap (no RoI). Up to 20 such steps wait for a better one.
+        What is known now; None where the step proves nothing: a batch with an image without boxes, or without a row at
+        a tap (no RoI). Up to 20 such steps wait for a better one. A tap that is off and has no gradient, or whose
+        module some batches may not come to, is checked in a later step.
 
     Raises:
         ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
-            the samples, and where replaying the prefix does not reproduce the clean loss.
+            the samples, where nothing after it trains, and where replaying the prefix does not reproduce the clean
+            loss.
     """
-    runtime, config = model.afan, model.afan.config
+    runtime, taps = model.afan, {name: model.afan.config.taps[name] for name in recording.captures}
     proves_little = runtime.codebase.lacks_targets(batch) or any(
-        c.outputs and not any(map(len, c.features)) and c.live for c in recording.captures.values())
+        capture.idle == 'no rows' for capture in recording.captures.values())
     lacking = proves_little and runtime.num_waits < PATIENCE
-    for name, capture in [] if lacking else list(recording.captures.items()):
-        check_feature(name, config.taps[name], capture)
-    facts = recording.learned()
-    if not _all_ready(not lacking):
+    found = [not lacking and _works(model, taps[name], name, capture) for name, capture in recording.captures.items()]
+    facts = decide_losses(recording, recording.learned(), losses)
+    agreed = _all_agree([not lacking, *found])
+    if not agreed[0]:
+        recording.facts = facts  # this step's own passes need them
         return None
-    idle: Dict[str, FrozenSet[int]] = {}
-    others: Dict[str, FrozenSet[str]] = {}
-    for name, tap in config.taps.items():
-        own = _check_tap(model, recording, name, tap, losses)
-        # A constant is no proof: it may depend on the tap in a batch with something to compute it from.
-        others[name] = frozenset(k for k, v in losses.items() if k not in own and depends({k: v}))
-        chosen = own
-        if tap.losses is not None:
-            chosen = select_losses(own, [*tap.losses, *(n for group in tap.attack_losses or () for n in group)])
-        idle[name] = recording.find_idle(nodes_behind(loss_tensors(chosen)))
-    recording.facts = facts = replace(facts, idle_calls=idle, other_losses=others)
-    for name, tap in config.taps.items():
-        if config.replay and tap.module != INPUTS:
-            _check_replay(model, recording, batch, run, losses, name)
-    return facts
+    names = [name for name, works in zip(recording.captures, agreed[1:]) if works]
+    idle: Dict[str, FrozenSet[int]] = {name: frozenset() for name in taps}
+    proven = set(names)
+    for name in names:
+        own = _check_tap(model, recording, name, taps[name], losses)
+        proven -= {name} if own is None else set()
+        own = own or {}
+        if taps[name].losses is not None:
+            attacked = [n for group in taps[name].attack_losses or () for n in group]
+            own = select_losses(own, [*taps[name].losses, *attacked])
+        idle[name] = recording.find_idle(nodes_behind(loss_tensors(own)))
+    held = {}
+    for name in sorted(proven):
+        if taps[name].module != INPUTS:
+            recording.facts = replace(facts, idle_calls=idle, held={name: frozenset()})
+            held[name], trains = _check_replay(model, recording, batch, run, losses, name)
+            proven -= set() if trains else {name}
+    recording.facts = replace(facts, idle_calls=idle, held=held, proven=frozenset(proven))
+    for name in names:
+        check_exchange(model, recording, batch, run, name)
+    return recording.facts
+
+
+def _works(model: Any, tap: TapConfig, name: str, capture: TapCapture) -> bool:
+    """Whether a tap can be checked in this step; later is soon enough where it is off or in a branch of the model.
+
+    Raises:
+        ValueError: If it will never work.
+    """
+    problem, on = capture.problem(), name in model.afan.taps
+    if problem is None:
+        return True
+    if capture.idle == 'not reached' and may_run(model, tap.module):
+        model.afan.say_once(f'tap {name!r}: {tap.module!r} has not been reached, as in a branch that not every batch '
+                            'takes: A-FAN is off at it until a batch comes to it')
+        return False
+    if 'without gradient' in problem and not on:
+        model.afan.say_once(f'tap {name!r}: {tap.module!r} {problem}; A-FAN is off there now, and needs a gradient '
+                            'when it is on')
+        return False
+    check_feature(name, tap, capture)
+    return False
 
 
 def check_feature(name: str, tap: TapConfig, capture: TapCapture) -> None:
@@ -117,35 +112,41 @@ def check_feature(name: str, tap: TapConfig, capture: TapCapture) -> None:
             'name a module between the trainable part of the network and its loss')
 
 
-def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Losses) -> Losses:
-    """Check one tap's fields against its feature and the losses; return the losses that depend on it."""
+def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Optional[Losses]:
+    """Check one tap's fields against its feature and the losses.
+
+    Returns:
+        The losses that depend on it; None where one that it names may come in a later step.
+    """
     capture, where = recording.captures[name], f'afan.taps.{name}'
     rows = {len(f) for f in capture.live}
     if tap.fraction < 1 and rows != {recording.size}:
         raise ValueError(f'{where}.fraction must be 1.0 for {tap.module!r}, got {tap.fraction}: its '
                          f'feature has {sorted(rows)} rows for the {recording.size} samples of the batch')
     _check_moments(tap, capture.features, where)
-    own = _own_losses(losses, capture.live)
+    own = own_losses(losses, capture.live)
     if not own:
         raise ValueError(f'{where}.module must name a module that the losses depend on, but '
                          f'{[k for k in losses if is_loss(k)]} do not depend on the {tap.at} of {tap.module!r}')
+    complete = True
     for field, names in [('losses', tap.losses), *(('attack_losses', group) for group in tap.attack_losses or ())]:
-        _check_names(losses, own, names, f'{where}.{field}', tap)
-        _check_reach(model, tap, capture.live, select_losses(own, names), where)
-    return own
+        known = None if names is None else [n for n in names if any(is_loss(k) for k in select_losses(losses, [n]))]
+        for later in set(names or ()) - set(known or ()):
+            if may_return(model, later):
+                model.afan.say_once(f'{where}.{field} names {later!r}, which is not among the losses '
+                                    f'{[k for k in losses if is_loss(k)]} so far: it counts from when it comes')
+                complete, names = False, tuple(known or ())
+        if names or names is None:
+            _check_names(losses, own, names, f'{where}.{field}', tap)
+            _check_reach(model, tap, capture.live, select_losses(keep_losses(losses, own.__contains__), names), where)
+    return own if complete else None
 
 
-def _all_ready(ready: bool) -> bool:
-    """Whether every process can check: a check runs layers that may wait for the other processes."""
-    flag = torch.tensor(int(ready))
-    all_reduce(flag, op='min')
-    return bool(flag)
-
-
-def _own_losses(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
-    """Keep the losses that depend on the feature at a tap."""
-    targets = {node_of(feature) for feature in live if feature.requires_grad}
-    return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
+def _all_agree(flags: Sequence[bool]) -> List[bool]:
+    """Whether each flag is true in every process: a check runs layers that may wait for the other processes."""
+    numbers = torch.tensor([int(flag) for flag in flags])
+    all_reduce(numbers, op='min')
+    return [bool(number) for number in numbers]
 
 
 def _check_names(losses: Losses, own: Losses, names: Optional[Sequence[str]], where: str, tap: TapConfig) -> None:
@@ -184,15 +185,52 @@ def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chose
                          f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')
 
 
-def _check_replay(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses, name: str) -> None:
-    """An unperturbed adversarial pass must give the clean loss."""
+def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
+                  losses: Dict[str, Any], name: str) -> Tuple[FrozenSet[str], bool]:
+    """An unperturbed adversarial pass must give the clean loss, and come to a parameter after the tap.
+
+    Returns:
+        The parameters before the tap that it comes to all the same; and whether it comes to others, without which the
+        tap is not proven.
+    """
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
     copies = [f.clone() for f in features]
-    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), with_grad=False):
-        again = float(model.parse_losses(run(batch))[0])
+    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch')):
+        with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
+            passed = run(batch)
+    again = float(model.parse_losses(passed)[0].detach())
     half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
     same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
-    if math.isfinite(clean) and not same:
+    if recording.replays and math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
+    _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
+                 nodes_behind(loss_tensors(passed)))
+    own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
+    reached = named_parameters(recording, leaves_among(nodes_behind(loss_tensors(own))))
+    before = recording.facts.before[name]
+    if name in model.afan.taps and not reached - before:
+        raise ValueError(f'afan.taps.{name}.module must name a module with something that trains after it, but nothing '
+                         f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
+                         'nothing')
+    return reached & before, bool(reached - before)
+
+
+def _check_leaks(model: Any, name: str, clean: Set[Any], passed: Set[Any]) -> None:
+    """What comes before a tap must come to a pass as a constant, on every way."""
+    leaked = {node for node in clean & passed if not hasattr(node, 'variable')}
+    if not leaked:
+        return
+    holders = [f'{path}.{attribute}' if path else attribute for path, module in model.named_modules()
+               for attribute, value in vars(module).items() if not attribute.startswith('_')
+               and any(tensor.grad_fn in leaked for tensor in tensors_of(value))]
+    way = f'in the attribute {holders[0]!r}' if holders else (
+        'on a way that cannot be followed, such as a function, a generator or a global variable')
+    raise ValueError(f'afan.taps.{name}.module must name a module past which nothing of the clean pass comes with its '
+                     f'gradient, but {model.afan.config.taps[name].module!r} lies after a tensor that is handed on '
+                     f'{way}: return it from a module, or detach it')
+
+
+def _forget(_: Any) -> Any:
+    """Keep nothing."""

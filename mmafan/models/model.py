@@ -3,20 +3,21 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import TYPE_CHECKING, Any, Dict, Optional, Type
+import inspect
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Type
 
 from mmengine.model import BaseModel, is_model_wrapper
 
 from ..config import AFANConfig
 from ..layers.afan_norm import sync_auxiliary
 from ..naming import afan_name, stock_name
-from ..registry import MODELS, codebase_scope
+from ..registry import CODEBASES, MODELS, codebase_scope
 from .codebase import Codebase
-from .first_step import check_model
+from .losses import Losses, parse_parts
 from .norms import ModelNorms
 from .runtime import AFANRuntime
-from .schedules import check_not_compiled, runs_two_phase, single_graph_losses, train_two_phase
-from .suffix import Losses
+from .schedules import check_not_compiled, owns_run_forward, runs_two_phase, single_graph_losses, train_two_phase
+from .tap_paths import check_model
 
 Stock: Any = BaseModel if TYPE_CHECKING else object
 # Which module of mmafan knows a codebase; imported only when one of its models is asked for.
@@ -55,6 +56,7 @@ class AFANModelMixin(Stock):
         del self.__dict__['_afan_building']
         config = check_model(self, config)
         self.afan = AFANRuntime(config, ModelNorms(self, config.batch_norm), self._afan_codebase)
+        self.afan.has_own_sum = super().parse_losses.__func__ is not BaseModel.parse_losses
 
     def init_weights(self) -> None:
         """Initialise as the stock model does; auxiliary norms start as copies of the initialised ones."""
@@ -80,9 +82,18 @@ class AFANModelMixin(Stock):
             ValueError: If this step is compiled (``compile`` of the config).
         """
         check_not_compiled(self)
-        if not runs_two_phase(self, optim_wrapper):
-            return super().train_step(data, optim_wrapper)
-        return train_two_phase(self, data, optim_wrapper)
+        if runs_two_phase(self, optim_wrapper):
+            return train_two_phase(self, data, optim_wrapper)
+        self.afan.meters.stepped = False
+        log = super().train_step(data, optim_wrapper)
+        if self.afan.taps and not self.afan.meters.stepped:
+            self.afan.say_once(f'A-FAN was on, but no adversarial pass ran: the training step of {type(self).__name__} '
+                               "does not call the model in mode='loss'")
+        return log
+
+    def parse_losses(self, losses: Losses) -> Tuple[Any, Dict[str, Any]]:
+        """Sum up losses as the stock model does: its own method sees every part of a step under its own names."""
+        return parse_parts(super().parse_losses, losses)
 
 
 class _LossEntry(Stock):
@@ -93,16 +104,55 @@ class _LossEntry(Stock):
         return single_graph_losses(self, super().loss, args, kwargs)
 
 
-class _ForwardEntry(Stock):
-    """For models that compute their losses in ``forward(..., mode='loss')``."""
+def _forward_of(stock: Type) -> Any:
+    """Make ``forward`` for models that compute their losses in ``forward(..., mode='loss')``, whatever else it takes.
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Forward of the stock model; ``mode='loss'`` has adversarial terms while training."""
-        stock = super().forward
-        mode = kwargs.pop('mode', args[2] if len(args) > 2 else 'tensor')
+    Its signature is the stock model's, and so is the mode where the caller gives none.
+    """
+
+    @functools.wraps(stock.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = super(_MADE[stock], self).forward
+        if _mode_of(run, args, kwargs) != 'loss':
+            return run(*args, **kwargs)
+        return single_graph_losses(self, run, args, kwargs)
+
+    return forward
+
+
+def _run_forward_of(stock: Type) -> Any:
+    """Make ``_run_forward`` for models with one of their own, which may compute losses without their ``forward``."""
+
+    @functools.wraps(stock._run_forward)
+    def _run_forward(self: Any, data: Any, mode: str) -> Any:
+        run = super(_MADE[stock], self)._run_forward
         if mode != 'loss':
-            return stock(*args[:2], mode=mode, **kwargs)
-        return single_graph_losses(self, functools.partial(stock, mode='loss'), args[:2], kwargs)
+            return run(data, mode=mode)
+        return single_graph_losses(self, functools.partial(run, mode=mode), (data, ), {})
+
+    return _run_forward
+
+
+def _owner(cls: Type, name: str) -> Type:
+    return next(base for base in cls.__mro__ if name in vars(base))
+
+
+def _loss_is_entry(stock: Type) -> bool:
+    """Whether a class has the method ``loss(inputs, data_samples)`` of the codebases, and no helper of that name."""
+    method = inspect.getattr_static(stock, 'loss', None)
+    return inspect.isfunction(method) and any('data_samples' in name for name in inspect.signature(method).parameters)
+
+
+def _mode_of(function: Callable, args: Any, kwargs: Dict[str, Any]) -> Any:
+    """Return the mode of a call, given by name or by position, or else the function's default."""
+    if 'mode' in kwargs:
+        return kwargs['mode']
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:  # the call itself tells better what is wrong with it
+        return None
+    bound.apply_defaults()
+    return bound.arguments.get('mode')
 
 
 def _codebase_of(stock: Type) -> Codebase:
@@ -128,10 +178,15 @@ def make_afan_class(stock: Type) -> Type:
     if issubclass(stock, AFANModelMixin):
         return stock
     if stock not in _MADE:
-        entry = _LossEntry if hasattr(stock, 'loss') else _ForwardEntry
         namespace: Dict[str, Any] = {'__module__': __package__, '__doc__': stock.__doc__,
                                      '_afan_codebase': _codebase_of(stock)}
-        _MADE[stock] = type(afan_name(stock.__name__), (AFANModelMixin, entry, stock), namespace)
+        bases: Tuple[Type, ...] = (AFANModelMixin, _LossEntry, stock) if _loss_is_entry(stock) else (
+            AFANModelMixin, stock)
+        if len(bases) == 2 or _owner(stock, 'forward').__module__.partition('.')[0] not in CODEBASES:
+            namespace['forward'] = _forward_of(stock)
+        if owns_run_forward(stock):
+            namespace['_run_forward'] = _run_forward_of(stock)
+        _MADE[stock] = type(afan_name(stock.__name__), bases, namespace)
     return _MADE[stock]
 
 

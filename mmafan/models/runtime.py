@@ -1,19 +1,24 @@
 """What an A-FAN model keeps between steps, outside its parameters, buffers and state dict, by how long it lives."""
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, Optional, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
-from ..replay import Batch, Facts
+from ..replay import INPUTS, Batch, Facts, PassKind, current_pass
+from ..replay.batch import REST, Path
+from ..replay.batch_changes import Contents
 from ..replay.checkpointing import checkpointing_of_passes
 from ..replay.forward_state import RegionState
 from .codebase import Codebase
+from .losses import named
 from .norms import ModelNorms
 
 
@@ -46,17 +51,32 @@ class Meters:
         diagnostics: Latest measurements by name, each a tensor of no dimension.
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
         num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
+        num_idle: By tap and reason, number of steps in which there was nothing to perturb; since then, too.
+        frozen: Whether no tap had a gradient in the last step, which was the stock model's.
         stepped: Whether a step of A-FAN ran since this was last reset.
     """
     diagnostics: Dict[str, Tensor] = field(default_factory=dict)
     num_skipped: Dict[str, Tensor] = field(default_factory=dict)
     num_samples: Dict[str, int] = field(default_factory=dict)
+    num_idle: Dict[Tuple[str, str], int] = field(default_factory=dict)
+    frozen: bool = False
     stepped: bool = False
 
     def count_samples(self, tap: str, num_skipped: Tensor, num_samples: int) -> None:
         """Add one attack's samples to the counts, without waiting for the device."""
         self.num_skipped[tap] = self.num_skipped[tap] + num_skipped if tap in self.num_skipped else num_skipped
         self.num_samples[tap] = self.num_samples.get(tap, 0) + num_samples
+
+    def count_idle(self, tap: str, reason: str) -> None:
+        """Count a step in which a tap has nothing to perturb, or to train."""
+        self.num_idle[tap, reason] = self.num_idle.get((tap, reason), 0) + 1
+
+    def pop_idle_shares(self, num_steps: int) -> Dict[str, float]:
+        """Return the share of steps in which a tap had nothing to perturb, by tap and reason; begin to count anew."""
+        shares = {f'{tap}_{reason.replace(" ", "_")}_share': min(count / max(num_steps, 1), 1.0)
+                  for (tap, reason), count in self.num_idle.items()}
+        self.num_idle = dict.fromkeys(self.num_idle, 0)
+        return shares
 
     def pop_skipped_shares(self) -> Dict[str, float]:
         """Return the share of samples skipped by tap, and begin to count anew."""
@@ -140,6 +160,10 @@ class AFANRuntime:
         num_waits: Number of steps whose batch was no proof of the taps.
         meters: See :class:`Meters`.
         learned: Learned strengths, where the config asks for them.
+        batch_changes: What a forward changes in its batch; None as long as none has run.
+        batch_is_lost: Whether the latest clean pass changed a tensor of its batch and no copy is there.
+        per_sample: Where the samples of a doubtful batch have rows or items; None: no batch has been one.
+        has_own_sum: Whether the stock model has a ``parse_losses`` of its own.
         inside: Whether a pass of A-FAN is running: the model's loss is then the stock one.
         wrapped: Whether a wrapper of ours asks for the single-graph loss.
     """
@@ -153,7 +177,10 @@ class AFANRuntime:
         self.learned: Optional[LearnedStrengths] = None
         if config.learn_strengths is not None:
             self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
-        self.inside = self.wrapped = False
+        self.batch_changes: Optional[FrozenSet[str]] = None
+        self.per_sample: Optional[FrozenSet[Path]] = None
+        self.has_own_sum = self.batch_is_lost = self.inside = self.wrapped = False
+        self._said: Set[str] = set()
 
     @property
     def taps(self) -> Dict[str, TapConfig]:
@@ -162,11 +189,40 @@ class AFANRuntime:
             return {}
         return {name: tap for name, tap in self.config.taps.items() if tap.active}
 
-    def run(self, model: nn.Module, forward: Callable[..., Any], batch: Batch) -> Any:
-        """Run a forward on a batch as one pass of A-FAN's own."""
-        own = batch.copy() if self.codebase.changes_batches else batch
+    def run(self, model: nn.Module, batch: Batch, function: Callable[..., Any]) -> Any:
+        """Run a pass: call a function that gives the stock losses, on a batch of its own where passes change it.
+
+        Args:
+            model: The model.
+            batch: Is left as it was.
+            function: Takes the batch's arguments.
+        """
+        is_clean, known = current_pass().kind is PassKind.CLEAN, self.batch_changes
+        own = batch.own(known)
+        contents = Contents((own.args, own.kwargs), self.controls.iteration) if is_clean and own is batch else None
         with self.entered(model):
-            return forward(*own.args, **own.kwargs)
+            losses = function(*own.args, **own.kwargs)
+        if known is None:
+            self.batch_changes = batch.changes(own)
+        if is_clean:
+            self.batch_is_lost = contents is not None and not self._is_intact(contents)
+        return named(losses) if self.has_own_sum and isinstance(losses, dict) else losses
+
+    def _is_intact(self, contents: Contents) -> bool:
+        """Whether a batch is, or is again, as it was: the first forward left its own alone, another one may not."""
+        found = contents.put_back()
+        if found is not None:
+            self.batch_changes = frozenset((INPUTS, REST))
+            lost = '' if found else 'this step has no adversarial pass, and '
+            self.say_once(f'the forward changes its batch in place in this step, which it did not in the first one: '
+                          f'{lost}from now on every pass gets a copy')
+        return found is not False
+
+    def say_once(self, text: str) -> None:
+        """Warn, if the same has not been said of this model."""
+        if text not in self._said:
+            self._said.add(text)
+            print_log(text, logger='current', level=logging.WARNING)
 
     @contextmanager
     def entered(self, model: nn.Module) -> Iterator[None]:

@@ -15,8 +15,9 @@ from torch._compile import _disable_dynamo
 from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
+from .losses import Losses
 from .step import Part, Step
-from .suffix import Losses, depends, detach_losses
+from .suffix import depends, detach_losses
 
 ZERO = 'afan_zero'
 
@@ -40,18 +41,19 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
     afan = model.afan
     afan.controls.loss_scaler = getattr(optim_wrapper, 'loss_scaler', None)
     with optim_wrapper.optim_context(model):
-        batch = Batch.of(model.data_preprocessor(data, True))
+        data = model.data_preprocessor(data, True)
+    own = wrapper is None and owns_run_forward(type(model))  # a wrapper calls the forward, whatever the model has
+    batch = Batch((data, ), {}) if own else Batch.of(data, model.forward)
 
-    def forward(*args: Any, **kwargs: Any) -> Losses:
+    def run(batch: Batch) -> Losses:
         with optim_wrapper.optim_context(model):
-            return model(*args, **kwargs, mode='loss')
+            return afan.run(model, batch, functools.partial(model._run_forward if own else model, mode='loss'))
 
     log: Losses = {}
     zero: Optional[Tensor]
     try:
         whole = Part(functools.partial(_merged, model, batch), is_last=True)
-        step = Step(model, batch, functools.partial(afan.run, model, forward))
-        for part in [whole] if single_graph else step.parts():
+        for part in [whole] if single_graph else Step(model, batch, run).parts():
             zero = None
             if part.is_last and wrapper is not None:
                 losses, zero = _run_wrapped(model, wrapper, optim_wrapper, part.losses)
@@ -136,17 +138,34 @@ def runs_two_phase(model: Any, optim_wrapper: Any) -> bool:
     if not model.afan.taps:
         return False
     schedule, able = model.afan.config.schedule, owns_step(model, optim_wrapper)
-    if schedule == 'two_phase' and not able:
-        owner = _step_owner(model)
+    own = _own_method(optim_wrapper)
+    if schedule == 'two_phase' and (not able or own == 'update_params'):
+        owner, kind = _step_owner(model), type(optim_wrapper).__name__
         reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
-                  f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
+                  f'{kind} has an update_params of its own, which must see the whole loss' if able else
+                  f'the optimizer wrapper is a {kind}')
         raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
-    return able and schedule != 'single_graph'
+    return able and (schedule == 'two_phase' or schedule == 'auto' and own is None)
+
+
+def _own_method(optim_wrapper: Any) -> Optional[str]:
+    """Name what an optimizer wrapper does in its own way with a loss, which it expects to be the whole one."""
+    for name in ('update_params', 'backward', 'scale_loss'):
+        method = getattr(optim_wrapper, name, None)
+        if method is not None and not method.__module__.startswith('mmengine.'):
+            return name
+    return None
 
 
 def owns_step(model: Any, optim_wrapper: Any) -> bool:
     """Whether the training step may be made here: the stock model has none of its own."""
     return _step_owner(model) is BaseModel and isinstance(optim_wrapper, OptimWrapper)
+
+
+def owns_run_forward(cls: type) -> bool:
+    """Whether a class of models has its own way from preprocessed data to its forward."""
+    owner = next(c for c in cls.__mro__ if '_run_forward' in vars(c))
+    return owner is not BaseModel
 
 
 def _step_owner(model: Any) -> type:
@@ -162,7 +181,10 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     if not afan.taps and afan.facts is not None:
         return _with_auxiliary(model, stock_loss(*args, **kwargs))
 
-    step = Step(model, Batch(args, kwargs), functools.partial(afan.run, model, stock_loss))
+    def run(batch: Batch) -> Losses:
+        return afan.run(model, batch, stock_loss)
+
+    step = Step(model, Batch(args, kwargs, stock_loss), run)
     if not step.taps:
         return _with_auxiliary(model, step.clean_pass()[1])
     if is_distributed() and not afan.wrapped:

@@ -13,9 +13,12 @@ from ..replay import INPUTS, Batch, Facts, PassKind, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import PassConfig
 from .attack import Attack
-from .first_step import check_first_pass
+from .dependence import decide_losses
+from .first_step import check_losses, check_pass
+from .losses import Losses, is_loss, weight_losses
+from .notices import notices
 from .participation import choose_samples, participation_weight
-from .suffix import Losses, RunLoss, Suffix, clean_losses, weight_losses
+from .suffix import RunLoss, Suffix, depends
 
 
 class Part(NamedTuple):
@@ -51,12 +54,13 @@ class Step:
             keeps_graph: Whether the clean graph lives to the end of the step. Otherwise its backward runs before the
                 next part is asked for, and leaves the gradients at the taps.
         """
+        self.afan.meters.stepped = True
         recording, losses = self.clean_pass()  # f = prefix(x), L = loss(suffix(f), y)
-        attacks = self._attacks(recording)
+        attacks = [] if self.afan.batch_is_lost else self._attacks(recording)
         remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
         gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
                      if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
-        yield Part(functools.partial(clean_losses, losses, self.afan.config.clean_weight))
+        yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording)))
         del losses
         if not keeps_graph:
             recording.release_graph()
@@ -72,30 +76,55 @@ class Step:
             yield Part(dict, is_last=True)
         self.afan.controls.iteration += 1
 
+    def _clean_weight(self, recording: Recording) -> float:
+        """Return the factor of the clean losses: that of the stock model where every tap has lost its gradient."""
+        frozen = all(recording.captures[name].idle == 'no gradient' for name in self.taps)
+        self.afan.meters.frozen = frozen
+        return 1.0 if frozen else self.afan.config.clean_weight
+
     def clean_pass(self) -> Tuple[Recording, Losses]:
         """Run the clean forward under a recording; the first one also proves that the taps work."""
         afan, batch = self.afan, self.batch
         if afan.facts is None and not afan.num_waits:
             self._prepare_first()
-        facts = afan.facts or Facts(tuple(afan.codebase.watched_calls(self.model)))
         taps = afan.config.taps if afan.facts is None else self.taps
-        recording = Recording(self.model, taps, batch.size, facts, afan.config.replay)
+        known = afan.facts if afan.facts is not None and afan.facts.proven.issuperset(taps) else None
+        facts = known or Facts(tuple(afan.codebase.watched_calls(self.model)))
+        size = batch.size if any(tap.fraction < 1 for tap in taps.values()) else 0
+        recording = Recording(self.model, taps, size, facts, afan.config.replay)
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
             losses = self.run(batch)
-        if afan.facts is None:
-            afan.facts = check_first_pass(self.model, recording, batch, self.run, losses)
-            afan.num_waits += afan.facts is None
+        if known is None or not isinstance(losses, dict):
+            check_losses(self.model, losses)
+        if known is None:
+            found = check_pass(self.model, recording, batch, self.run, losses)
+            afan.num_waits += found is None
+            if afan.facts is not None:
+                found = recording.facts = afan.facts.joined(recording.facts)
+            afan.facts = found
         else:
+            if self._shows_more(recording, losses):
+                recording.facts = decide_losses(recording, recording.facts, losses)
             afan.facts = recording.facts
         return recording, losses
+
+    def _shows_more(self, recording: Recording, losses: Losses) -> bool:
+        """Whether there is a loss that has not been there, or a tap's module ran another number of times."""
+        facts = recording.facts
+        names = {key for key, value in losses.items() if is_loss(key) and depends({key: value})}
+        return any(capture.live and (len(capture.outputs) != facts.num_calls.get(name)
+                                     or names - facts.own_losses[name] - facts.other_losses[name])
+                   for name, capture in recording.captures.items())
 
     def _prepare_first(self) -> None:
         afan = self.afan
         afan.norms.restore(self.model)
         if afan.controls.hooked:
             return
+        for sentence in notices(afan.config):
+            afan.say_once(sentence)
         if afan.config.learn_strengths is not None:
             raise ValueError("afan.learn_strengths needs custom_hooks=[dict(type='mmafan.AdvFeatureHook')], which "
                              'updates the learned strengths')
@@ -107,10 +136,11 @@ class Step:
         """Make the attacks of this step, each on the samples that take part at its tap."""
         controls, rank = self.afan.controls, get_rank()
         made: List[Tuple[Suffix, Attack]] = []
-        self.afan.meters.stepped = True
         for number, (name, tap) in enumerate(self.taps.items()):
-            if not any(map(len, recording.captures[name].features)):
-                continue  # the batch does not come to it: no RoI, or a later stage that was left out
+            idle = recording.captures[name].idle
+            if idle is not None:
+                self._note_idle(name, idle)
+                continue
             chosen = None
             if tap.fraction < 1:
                 least = self.afan.norms.least_samples
@@ -122,6 +152,20 @@ class Step:
             made.append((suffix, Attack(tap, suffix.features, generator, controls.strength_scale,
                                         suffix.capture.autocast)))
         return made
+
+    def _note_idle(self, name: str, reason: str) -> None:
+        """Count the step, and say once that a tap that has worked has nothing left to perturb, or to train."""
+        afan = self.afan
+        afan.meters.count_idle(name, reason)
+        if afan.facts is not None and name in afan.facts.proven and reason.startswith('no') and reason != 'no rows':
+            module = self.taps[name].module
+            afan.say_once({
+                'no gradient': f'tap {name!r}: the feature of {module!r} has no gradient any more (is everything '
+                               'before it frozen now?), so that A-FAN is off there',
+                'nothing trains': f'tap {name!r}: nothing that trains is left after {module!r}, so that its '
+                                  'adversarial losses train nothing',
+                'not reached': f'tap {name!r}: a batch does not come to {module!r}, so that A-FAN is off there in such '
+                               'steps'}[reason])
 
     def _measure(self, suffix: Suffix, attack: Attack) -> None:
         meters = self.afan.meters
@@ -135,7 +179,10 @@ class Step:
 
     def _adversarial_losses(self, suffix: Suffix, wanted: PassConfig, perturbed: Sequence[Tensor]) -> Losses:
         """Run one adversarial pass; return its losses, weighted and prefixed."""
+        losses = suffix.losses(perturbed)
+        if not depends(losses) and not self.afan.codebase.lacks_targets(self.batch):
+            self._note_idle(suffix.name, 'nothing trains')
         weight = wanted.weight
         if suffix.tap.fraction < 1:
             weight *= participation_weight(self.batch.size, suffix.tap, self.afan.norms.least_samples)
-        return weight_losses(suffix.losses(perturbed), weight, f'adv_{suffix.name}_{wanted.number}.')
+        return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.number}.')

@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 import torch
 from torch import Tensor
 
 from ..functional import strongest_gradients
 from ..replay import INPUTS, Batch, Chosen, PassKind, PassState, Recording, running_pass
-from ..replay.batch import map_tensors, tensors_of
+from ..replay.tree import map_tensors, tensors_of
 from ..tap_config import TapConfig
+from .losses import Losses, is_loss, keep_losses
 
-Losses = Dict[str, Any]
 RunLoss = Callable[[Batch], Losses]
 HALF_SCALE = 1024.0
 
@@ -33,7 +33,7 @@ class Suffix:
     def __init__(self, model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str, tap: TapConfig,
                  chosen: Optional[Chosen] = None) -> None:
         self.model, self.recording, self.run, self.name, self.tap = model, recording, run, name, tap
-        self.batch, self.chosen = batch.select(chosen), chosen
+        self.batch, self.chosen = batch.select(chosen, model.afan.per_sample), chosen
         self.capture = recording.captures[name]
         self.features = [self._rows(f) for f in self.capture.features]
 
@@ -43,7 +43,7 @@ class Suffix:
     def select(self, losses: Losses) -> Losses:
         """Keep the losses of the tap that depend on it."""
         others = self.recording.facts.other_losses.get(self.name, ())
-        return select_losses({k: v for k, v in losses.items() if k not in others}, self.tap.losses)
+        return select_losses(keep_losses(losses, lambda key: key not in others), self.tap.losses)
 
     def losses(self, features: Sequence[Tensor]) -> Losses:
         """Run an adversarial pass; losses that come before the tap, or that it does not keep, are left out."""
@@ -98,11 +98,6 @@ class Suffix:
 
 
 # ---------------------------------------------------------------------- dicts of losses
-def is_loss(key: str) -> bool:
-    """Whether ``BaseModel.parse_losses`` adds this entry to the total."""
-    return 'loss' in key
-
-
 def select_losses(losses: Losses, names: Optional[Sequence[str]], where: Optional[str] = None) -> Losses:
     """Keep the loss terms with the given names (and all diagnostics); None keeps everything.
 
@@ -128,7 +123,7 @@ def select_losses(losses: Losses, names: Optional[Sequence[str]], where: Optiona
         if not found and where is not None:
             raise ValueError(f'{where} names {name!r}, but the losses of the model are {present}')
         chosen.update(found)
-    return {k: v for k, v in losses.items() if k in chosen or not is_loss(k)}
+    return keep_losses(losses, chosen.__contains__)
 
 
 def loss_tensors(losses: Losses) -> List[Tensor]:
@@ -143,32 +138,7 @@ def depends(losses: Losses) -> bool:
 
 def depending_losses(losses: Losses) -> Losses:
     """Leave out the loss terms without a gradient: those that were computed before the tap, and replayed."""
-    return {k: v for k, v in losses.items() if not is_loss(k) or depends({k: v})}
-
-
-def weight_losses(losses: Losses, weight: float, prefix: str = '') -> Losses:
-    """Multiply every loss term by ``weight`` and put ``prefix`` before every key.
-
-    Example:
-        >>> import torch
-        >>> weight_losses({'loss': torch.tensor(2.), 'accuracy': torch.tensor(1.)}, 0.5, 'adv_a_0.')
-        {'adv_a_0.loss': tensor(1.), 'adv_a_0.accuracy': tensor(1.)}
-    """
-    return {prefix + k: map_tensors(lambda t: t * weight, v) if is_loss(k) and weight != 1 else v
-            for k, v in losses.items()}
-
-
-def clean_losses(losses: Losses, weight: float) -> Losses:
-    """Weight the clean losses for a sum with adversarial ones.
-
-    A term named just ``'loss'`` becomes ``'clean_loss'``: ``parse_losses`` logs the total under that name.
-
-    Example:
-        >>> import torch
-        >>> clean_losses({'loss': torch.tensor(2.)}, 0.5)
-        {'clean_loss': tensor(1.)}
-    """
-    return {'clean_loss' if k == 'loss' else k: v for k, v in weight_losses(losses, weight).items()}
+    return keep_losses(losses, lambda key: depends({key: losses[key]}))
 
 
 def detach_losses(losses: Losses) -> Losses:

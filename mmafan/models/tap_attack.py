@@ -13,7 +13,8 @@ from ..replay.rng import derived_generator
 from ..tap_config import TapConfig
 from .attack import Attack
 from .first_step import check_feature
-from .suffix import Losses, RunLoss, Suffix
+from .losses import Losses
+from .suffix import RunLoss, Suffix
 
 
 class TapAttack(NamedTuple):
@@ -31,7 +32,7 @@ class TapAttack(NamedTuple):
 
 def stock_losses(model: Any, batch: Batch) -> Losses:
     """Compute the losses of the stock model, as a pass of a step does."""
-    return model.afan.run(model, functools.partial(model, mode='loss'), batch)
+    return model.afan.run(model, batch, functools.partial(model, mode='loss'))
 
 
 def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = None, tap: Optional[TapConfig] = None,

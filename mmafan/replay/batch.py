@@ -1,88 +1,26 @@
-"""Nested batches, outputs and results: one walk through them, and the selection of some samples."""
+"""The batch of a loss call, and the selection of some of its samples."""
 from __future__ import annotations
 
 import copy
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import inspect
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-DESCEND = object()
+from .batch_changes import differs
+from .tree import DESCEND, children_of, map_tree, tensors_of
 
-
-def map_tree(function: Callable[[Any], Any], value: Any, objects: bool = False) -> Any:
-    """Rebuild a nested value; what is no container stays the same object.
-
-    Containers are dicts, lists, tuples and named tuples, with their subclasses.
-
-    Args:
-        function: Is asked at every node, outermost first: returns what takes its place, or ``DESCEND``.
-        value: The value; not modified.
-        objects: Whether objects with attributes, such as mmengine's data elements and mmdet's boxes, are containers
-            too; functions, modules and classes never are.
-
-    Example:
-        >>> map_tree(lambda v: v + 1 if isinstance(v, int) else DESCEND, dict(a=[1, (2, 'x')]))
-        {'a': [2, (3, 'x')]}
-    """
-    made = function(value)
-    if made is not DESCEND:
-        return made
-    if isinstance(value, dict):
-        made = copy.copy(value)
-        for name in value:
-            made[name] = map_tree(function, value[name], objects)
-        return made
-    if isinstance(value, (list, tuple)):
-        items = [map_tree(function, item, objects) for item in value]
-        return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
-    if objects and isinstance(value, set):
-        return value.copy()
-    if objects and hasattr(value, '__dict__') and not isinstance(value, type) and not callable(value):
-        made = copy.copy(value)
-        vars(made).update({name: map_tree(function, item, objects) for name, item in vars(value).items()})
-        return made
-    return value
-
-
-def map_tensors(function: Callable[[Tensor], Any], value: Any, objects: bool = False) -> Any:
-    """Apply a function to every tensor of a nested value; arguments as of :func:`map_tree`.
-
-    Example:
-        >>> import torch
-        >>> map_tensors(lambda t: t + 1, (torch.zeros(1), 'x'))
-        (tensor([1.]), 'x')
-    """
-    if isinstance(value, Tensor):
-        return function(value)
-    return map_tree(lambda node: function(node) if isinstance(node, Tensor) else DESCEND, value, objects)
-
-
-def tensors_of(value: Any, objects: bool = False) -> List[Tensor]:
-    """List the tensors of a nested value, in order."""
-    found: List[Tensor] = []
-    map_tensors(found.append, value, objects)
-    return found
-
-
-def snapshot(value: Any) -> Any:
-    """Detach and copy a result so that what the caller does to it stays its own; tensors share their memory.
-
-    Example:
-        >>> import torch
-        >>> result = dict(boxes=torch.zeros(1))
-        >>> kept = snapshot(result)
-        >>> boxes = result.pop('boxes')
-        >>> sorted(kept)
-        ['boxes']
-    """
-    return map_tensors(Tensor.detach, value, objects=True)
+INPUTS = 'inputs'
+REST = 'rest'
+Path = Tuple[Any, ...]
 
 
 def is_feature(tensor: Tensor) -> bool:
-    """Whether a tap perturbs this tensor: floating, with a dimension of samples."""
-    return tensor.is_floating_point() and tensor.dim() > 0
+    """Whether a tap perturbs this tensor: dense and floating, with a dimension of samples."""
+    return tensor.is_floating_point() and tensor.dim() > 0 and tensor.layout is torch.strided
 
 
 def batch_size_of(value: Any) -> int:
@@ -167,40 +105,145 @@ def select_elements(value: Any, chosen: Optional[Chosen]) -> Any:
     return map_tree(select, value)
 
 
-class Batch:
-    """Arguments of one loss call; its inputs are the keyword ``inputs``, or else the first argument."""
+def _place_of_inputs(function: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Union[int, str]:
+    """Return where the inputs are in a call: the parameter ``inputs``, or else the first one that is given."""
+    places: Dict[str, Union[int, str]] = {name: name for name in kwargs if name != 'mode'}
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    places.update({name: number for number, name in zip(range(len(args)), names)})
+    order = ['inputs', *(p.name for p in parameters), *places]
+    return next((places[name] for name in order if name in places), 0)
 
-    def __init__(self, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+
+class Batch:
+    """Arguments of one loss call.
+
+    Args:
+        args: By position.
+        kwargs: By name.
+        function: What is called; by its signature the inputs are found.
+    """
+
+    def __init__(self, args: Sequence[Any], kwargs: Dict[str, Any],
+                 function: Callable[..., Any] = lambda: None) -> None:
         self.args = tuple(args)
         self.kwargs = dict(kwargs)
-        self._key: Any = 'inputs' if 'inputs' in kwargs else 0 if args else next(iter(kwargs))
+        self._key = _place_of_inputs(function, self.args, self.kwargs)
 
     @classmethod
-    def of(cls, data: Any) -> 'Batch':
+    def of(cls, data: Any, function: Callable[..., Any] = lambda: None) -> 'Batch':
         """Make the batch of what a data preprocessor returns: a dict, or positional arguments."""
-        return cls((), data) if isinstance(data, dict) else cls(tuple(data), {})
+        return cls((), data, function) if isinstance(data, dict) else cls(data, {}, function)
+
+    def _with(self, args: Any, kwargs: Any) -> 'Batch':
+        made = copy.copy(self)
+        made.args, made.kwargs = tuple(args), kwargs
+        return made
 
     @property
     def inputs(self) -> Any:
         """The model inputs, already preprocessed."""
-        return self.args[0] if self._key == 0 else self.kwargs[self._key]
+        return self.args[self._key] if isinstance(self._key, int) else self.kwargs[self._key]
 
     @property
     def size(self) -> int:
         """Number of samples."""
         return batch_size_of(self.inputs)
 
-    def copy(self) -> 'Batch':
-        """Return a copy whose containers and data elements may be changed; tensors share their memory."""
-        return Batch(*map_tensors(lambda tensor: tensor, (self.args, self.kwargs), objects=True))
+    def own(self, changed: Optional[FrozenSet[str]] = None) -> 'Batch':
+        """Return what a pass may change: a copy where a forward changes its batch.
+
+        Args:
+            changed: As :meth:`changes` gives it; None where that is not known.
+        """
+        if changed is not None and not changed:
+            return self
+        shared = {id(t) for t in tensors_of(self.inputs)} if changed is not None and INPUTS not in changed else ()
+
+        def copy_of(node: Any) -> Any:
+            if isinstance(node, Tensor):
+                return node if id(node) in shared else node.clone()
+            return copy.deepcopy(node) if isinstance(node, np.ndarray) else DESCEND
+
+        return self._with(*map_tree(copy_of, (self.args, self.kwargs)))
+
+    def changes(self, own: 'Batch') -> FrozenSet[str]:
+        """Return what a forward has changed in a whole copy of the batch: its ``'inputs'``, the ``'rest'``."""
+        places: List[Tuple[Any, Any, Any]] = [(k, v, own.args[k]) for k, v in enumerate(self.args)]
+        places += [(name, value, own.kwargs[name]) for name, value in self.kwargs.items()]
+        return frozenset(INPUTS if key == self._key else REST for key, before, after in places
+                         if differs(before, after))
 
     def with_inputs(self, inputs: Any) -> 'Batch':
         """Return the same batch with other inputs."""
-        if self._key == 0:
-            return Batch((inputs, *self.args[1:]), self.kwargs)
-        return Batch(self.args, {**self.kwargs, self._key: inputs})
+        if isinstance(self._key, int):
+            return self._with((*self.args[:self._key], inputs, *self.args[self._key + 1:]), self.kwargs)
+        return self._with(self.args, {**self.kwargs, self._key: inputs})
 
-    def select(self, chosen: Optional[Chosen]) -> 'Batch':
-        """Return the batch of some samples alone; None for all."""
-        args = tuple(select_samples(value, chosen) for value in self.args)
-        return Batch(args, {name: select_samples(value, chosen) for name, value in self.kwargs.items()})
+    def select(self, chosen: Optional[Chosen], known: Optional[FrozenSet[Path]] = None) -> 'Batch':
+        """Return the batch of some samples alone; None for all.
+
+        Args:
+            chosen: The samples.
+            known: What belongs to a sample, as :meth:`per_sample` gives it; None: all that looks so.
+        """
+        if chosen is None:
+            return self
+        places = self._places()
+
+        def cut(node: Any) -> Any:
+            place = places.get(id(node))
+            if not _counts(node, chosen.size) or known is not None and place not in known and place != (self._key, ):
+                return DESCEND
+            if isinstance(node, Tensor):
+                return chosen.rows(node)
+            return node[chosen.numbers] if isinstance(node, np.ndarray) else type(node)(node[k] for k in chosen.numbers)
+
+        return self._with([map_tree(cut, value, keeps=True) for value in self.args],
+                          {name: map_tree(cut, value, keeps=True) for name, value in self.kwargs.items()})
+
+    def per_sample(self) -> FrozenSet[Path]:
+        """Return where there is something that has as many rows or items as there are samples."""
+        places, size, found = self._places(), self.size, set()
+
+        def note(node: Any) -> Any:
+            if not _counts(node, size):
+                return DESCEND
+            found.add(places[id(node)])
+            return node
+
+        for value in (*self.args, *self.kwargs.values()):
+            map_tree(note, value)
+        return frozenset(found)
+
+    def doubtful(self) -> List[str]:
+        """Name the arguments beside the inputs of which it is not known whether they are made of samples.
+
+        It is of lists of data elements, one for each sample.
+        """
+        def is_known(value: Any) -> bool:
+            return isinstance(value, (str, int, float, bool, type(None))) or (
+                isinstance(value, (list, tuple)) and len(value) == self.size
+                and all(isinstance(item, BaseDataElement) for item in value))
+
+        places: Dict[Any, Any] = {**dict(enumerate(self.args)), **self.kwargs}
+        return [str(name) for name, value in places.items() if name != self._key and not is_known(value)]
+
+    def _places(self) -> Dict[int, Path]:
+        """Return by ``id`` where each node is; items of a list share one place."""
+        found: Dict[int, Path] = {}
+        waiting: List[Tuple[Any, Path]] = [({**dict(enumerate(self.args)), **self.kwargs}, ())]
+        while waiting:
+            node, path = waiting.pop()
+            if id(node) not in found:
+                found[id(node)] = path
+                keyed = not isinstance(node, list)
+                waiting += [(child, (*path, key if keyed else '*')) for key, child in children_of(node) or ()]
+        return found
+
+
+def _counts(node: Any, size: int) -> bool:
+    """Whether a node of a batch has a row or an item for each sample."""
+    if isinstance(node, (Tensor, np.ndarray)):
+        return node.ndim > 0 and len(node) == size
+    return type(node) in (list, tuple) and len(node) == size

@@ -1,8 +1,8 @@
 """What the first step of a model has shown; later steps record and compute less by it."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import FrozenSet, Mapping, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Any, FrozenSet, Mapping, Optional, Tuple
 
 from .calls import WatchedCall
 from .forward_state import Place
@@ -22,12 +22,37 @@ class Facts:
             copies are kept.
         changed_state: What a forward changes in the model beside norms; adversarial passes find it as the clean one
             did, and leave it alone.
+        attributes: Where modules leave something in an attribute; see :mod:`.attributes`.
         idle_calls: By tap, the numbers of the calls that its losses do not depend on.
         other_losses: By tap, names of the losses that do not depend on it.
+        own_losses: By tap, names of those that do; what is in neither has not been there with a gradient.
+        before: By tap, names of the parameters that are used before it alone: constants of its passes.
+        held: By tap, those of them that a pass comes to where the prefix replays.
+        num_calls: By tap, how often its module ran when this was found.
+        proven: The taps that have been seen to work.
     """
     calls: Tuple[WatchedCall, ...] = ()
     hooked: Optional[Names] = None
     changed_in_place: Optional[Names] = None
     changed_state: Optional[Tuple[Place, ...]] = None
+    attributes: Optional[FrozenSet[Tuple[str, str]]] = None
     idle_calls: Optional[Mapping[str, FrozenSet[int]]] = None
     other_losses: Mapping[str, Names] = field(default_factory=dict)
+    own_losses: Mapping[str, Names] = field(default_factory=dict)
+    before: Mapping[str, Names] = field(default_factory=dict)
+    held: Mapping[str, Names] = field(default_factory=dict)
+    num_calls: Mapping[str, int] = field(default_factory=dict)
+    proven: Names = frozenset()
+
+    def joined(self, other: 'Facts') -> 'Facts':
+        """Return what is known where another step has shown other taps, or other ways through the model."""
+        merged: Any = {name: {**(getattr(self, name) or {}), **(getattr(other, name) or {})} for name in
+                       ('idle_calls', 'other_losses', 'own_losses', 'before', 'num_calls')}
+        return replace(
+            other, hooked=(self.hooked or frozenset()) | (other.hooked or frozenset()),
+            changed_in_place=(self.changed_in_place or frozenset()) | (other.changed_in_place or frozenset()),
+            changed_state=tuple({*(self.changed_state or ()), *(other.changed_state or ())}),
+            attributes=(self.attributes or frozenset()) | (other.attributes or frozenset()),
+            proven=self.proven | other.proven,
+            held={**{name: held for name, held in self.held.items() if name not in other.before}, **other.held},
+            **merged)

@@ -15,7 +15,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .batch import Chosen, map_tensors, snapshot, tensors_of
+from .attributes import Attributes
+from .batch import INPUTS, Chosen
 from .calls import WatchedCall
 from .facts import Facts
 from .forward_state import changed_places, read_state
@@ -23,7 +24,8 @@ from .graph import node_of
 from .replay import Replay
 from .rng import RandomState
 from .state import PassState, Patches
-from .tap import INPUTS, SIDES, Record, Records, TapCapture
+from .tap import SIDES, Record, Records, TapCapture
+from .tree import map_tensors, snapshot, tensors_of
 
 
 class Recording:
@@ -40,6 +42,7 @@ class Recording:
     Attributes:
         facts: As given; without what has turned out to be no longer true.
         captures: By tap, what the pass has left there.
+        model, replays: As given.
         state: What a forward changes beside norms, as the pass has found it.
     """
 
@@ -48,13 +51,14 @@ class Recording:
         self.facts, self.size = facts, size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
         self.modules = {name: model.get_submodule(tap.module) for name, tap in taps.items() if tap.module != INPUTS}
+        self._tap_paths = {name: tap.module for name, tap in taps.items()}
         self.sides = {name: tap.at for name, tap in taps.items()}
         self._names: Dict[str, Dict[int, str]] = {side: {
             id(module): name for name, module in self.modules.items() if taps[name].at == side} for side in SIDES}
         self._calls = [call for call in facts.calls if replays or call.paired]
         self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
         self._num_hidden = 0
-        self._replays = replays
+        self.replays = replays
         self._frames: List[Tuple[Any, Records]] = [(None, [])]
         self._waiting = set(self.modules)
         self._finished: Set[int] = set()
@@ -70,16 +74,18 @@ class Recording:
         for _, module in self._hooked:
             if id(module) in self._names['input']:
                 self._handles.append(module.register_forward_pre_hook(self._enter_tap, with_kwargs=True))
-            if self._replays and next(module.children(), None) is not None:
+            if self.replays and next(module.children(), None) is not None:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
-            if self._replays or id(module) in self._names['output']:
+            if self.replays or id(module) in self._names['output']:
                 self._handles.append(module.register_forward_hook(self._finish))
         self._patches = Patches()
         for call in self._calls:
             self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
+        self.attributes = Attributes(self.model, self.facts.attributes)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        self.attributes.finish()
         for handle in self._handles:
             handle.remove()
         self._patches.undo()
@@ -98,7 +104,7 @@ class Recording:
     def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
         """List modules with their names: all, or those that the facts name and the taps' own."""
         if self.facts.hooked is not None:
-            names = self.facts.hooked if self._replays else ()
+            names = self.facts.hooked if self.replays else ()
             found = {id(module): (name, module) for name in names for module in [self.model.get_submodule(name)]}
             return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
         skipped = getattr(self.model, 'data_preprocessor', None)
@@ -111,7 +117,7 @@ class Recording:
         """Take the model inputs as the tap ``'inputs'``, where one is configured; return what the model gets."""
         for name, capture in self.captures.items():
             if name not in self.modules:
-                capture.reach([], self._start)
+                capture.reach([])
                 inputs = map_tensors(lambda t: t.detach().requires_grad_(torch.is_floating_point(t)), inputs)
                 return capture.take(inputs)
         return inputs
@@ -128,7 +134,8 @@ class Recording:
     def _enter_tap(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._num_hidden:
             return None
-        own = map_tensors(Tensor.clone, (args, kwargs))  # what else consumes the tensors is no part of the suffix
+        # What else consumes the tensors is no part of the suffix; what has no gradient is no feature.
+        own = map_tensors(lambda t: t.clone() if t.requires_grad else t, (args, kwargs), keeps=True)
         return self._reach_tap(self._names['input'][id(module)], own)
 
     def _finish(self, module: nn.Module, _: Any, output: Any) -> Any:
@@ -136,12 +143,14 @@ class Recording:
         if self._num_hidden:
             return None
         self._finished.add(id(module))
+        self.attributes.look(self._paths.get(id(module), ''), module)
         if name is None and not self._waiting:
             return None
         self._close_frame(module)
         if name is not None:
+            self.captures[name].left.append(self.attributes.left_by(self._tap_paths[name]))
             output = self._reach_tap(name, output)
-        if self._replays and self._waiting:
+        if self.replays and self._waiting:
             self._append(self._record(module, output), output)
         return output if name is not None else None
 
@@ -153,10 +162,11 @@ class Recording:
 
     def _record(self, module: nn.Module, output: Any) -> Record:
         path = self._paths[id(module)]
+        left = self.attributes.left_by(path)
         watched = [(t.detach(), t._version) for t in tensors_of(output)]
         copied = self.facts.changed_in_place is None or path in self.facts.changed_in_place
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
-        return Record(module, 'forward', kept, copied, watched)
+        return Record(module, 'forward', kept, copied, watched, left=left)
 
     def _watched(self, call: WatchedCall, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Make the method that records a call; what runs inside a paired one is no part of any pass."""
@@ -177,7 +187,7 @@ class Recording:
                 output = stock(*args, **kwargs)
                 self._close_frame(call)
             if needed or self._waiting:
-                live = tensors_of(output, objects=True) if idle is None and not call.paired else []
+                live = tensors_of(output) if idle is None and not call.paired else []
                 record = Record(call.owner, call.name, snapshot(output), live=live, random_state=RandomState())
                 self._call_records[call.key].append(record)
                 if self._waiting:
@@ -189,20 +199,25 @@ class Recording:
     def _reach_tap(self, name: str, output: Any) -> Any:
         if name in self._waiting:
             self._waiting.remove(name)
-            self.captures[name].reach([record for _, frame in self._frames for record in frame], RandomState())
+            self.captures[name].reach([record for _, frame in self._frames for record in frame])
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
     def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
-               with_grad: bool = True) -> Replay:
+               ) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
-        return Replay(self, name, features, state, chosen, with_grad)
+        return Replay(self, name, features, state, chosen)
 
     def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
         idle = (self.facts.idle_calls or {}).get(name, ())
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
                 if self._call_records[call.key] and (call.paired or number in idle)]
+
+    def held_parameters(self, name: str) -> List[nn.Parameter]:
+        """List the parameters that are constants of the passes of a tap."""
+        known = self.facts.held if self.captures[name].prefix and name in self.facts.held else self.facts.before
+        return [self.model.get_parameter(parameter) for parameter in known.get(name, ())]
 
     def release_graph(self) -> None:
         """Forget the clean graph."""
@@ -222,7 +237,8 @@ class Recording:
         state = tuple(changed_places(self.model, self.state))
         self.state = {place: self.state[place] for place in state}
         return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
-                       changed_in_place=frozenset(self._changed()), idle_calls={}, other_losses={})
+                       changed_in_place=frozenset(self._changed()), attributes=frozenset(self.attributes.places),
+                       idle_calls={}, other_losses={})
 
     def find_idle(self, nodes: Set[Any]) -> frozenset:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""

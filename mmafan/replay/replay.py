@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .batch import Chosen, map_tensors, select_elements, select_samples, snapshot
+from .attributes import leave
+from .batch import Chosen, select_elements, select_samples
 from .calls import WatchedCall
 from .checkpointing import replaying
 from .forward_state import forward_state
 from .state import PassKind, PassState, Patches, running_pass
 from .tap import Record, Records
+from .tree import map_tensors, snapshot
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -27,16 +29,16 @@ class Replay:
         features: What is at the tap: one tensor for each of its features.
         state: The pass, ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``, and the policy of its norms.
         chosen: The samples the pass is for, if not all; the forward must get the same samples.
-        with_grad: Whether the suffix builds a graph.
 
     Raises:
         RuntimeError: If the pass does not reach the tap as often as the clean one.
     """
 
     def __init__(self, recording: 'Recording', name: str, features: Sequence[Tensor], state: PassState,
-                 chosen: Optional[Chosen] = None, with_grad: bool = True) -> None:
+                 chosen: Optional[Chosen] = None) -> None:
         self._recording, self._name, self._state = recording, name, state
-        self._chosen, self._with_grad = chosen, with_grad
+        self._chosen = chosen
+        self._held = recording.held_parameters(name)
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)
         self._patches = Patches()
@@ -53,17 +55,20 @@ class Replay:
         return self
 
     def _begin(self) -> None:
+        for parameter in self._held:
+            parameter.requires_grad_(False)
         if self._recording.state:
             self._stack.enter_context(forward_state(self._recording.model, self._recording.state))
+        self._stack.enter_context(self._recording.attributes.protected())
         self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
         calls = self._recording.calls_to_replay(self._name)
         for call, records in calls:
             self._replay_call(call, records)
+        torch.set_grad_enabled(True)
+        self._recording.streams[0].restore()
         if self._module is None:
             self._begin_suffix()
             return
-        self._recording.streams[0].restore()
-        torch.set_grad_enabled(False)
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a prefix that runs leaves no trace
         everywhere = {call.key for call, _ in calls}
         grouped: Dict[Tuple[int, str], Records] = {}
@@ -78,6 +83,8 @@ class Replay:
 
     def _leave(self) -> None:
         self._patches.undo()
+        for parameter in self._held:
+            parameter.requires_grad_()
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
         self._recording.streams[1].restore()
@@ -95,18 +102,16 @@ class Replay:
         if self._calls > len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran more often in an adversarial pass than the "
                                f'{len(self._outputs)} times of the clean one')
+        self._capture.random_states[self._calls - 1].restore()
         output = self._outputs[self._calls - 1]
         if self._stock_forward is None:
+            leave(self._capture.left[self._calls - 1], self._chosen)
             return output
         args, kwargs = output
         return self._stock_forward(*args, **kwargs)
 
     def _begin_suffix(self) -> None:
         self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm))
-        torch.set_grad_enabled(self._with_grad)
-        torch.clear_autocast_cache()  # weights cast while gradients were off have none
-        if self._capture.random_state is not None:
-            self._capture.random_state.restore()
 
     def _replay_call(self, call: WatchedCall, records: Records) -> None:
         """Replay a method wherever it is called; the random streams go on as they did in the clean pass."""
@@ -124,14 +129,21 @@ class Replay:
 
         A module used before and after the tap (a shared activation) is replayed for its first calls alone.
         """
-        stock, remaining = getattr(records[0].owner, records[0].name), iter(records)
+        owner, name = records[0].owner, records[0].name
+        stock, remaining = getattr(owner, name), iter(records)
+        own = list(owner.parameters()) if self._held and name == 'forward' else []
+        rests = bool(own) and not any(parameter.requires_grad for parameter in own)
 
         def method(*args: Any, **kwargs: Any) -> Any:
             record = next(remaining, None)
-            if record is None:
+            if record is None and not rests:
                 return stock(*args, **kwargs)
+            if record is None:  # once more beside the tap: a prefix that runs leaves no trace
+                with torch.no_grad(), running_pass(PassKind.ATTACK, 'batch'):
+                    return stock(*args, **kwargs)
             if record.random_state is not None:
                 record.random_state.restore()
+            leave(record.left, chosen)
             return replayed_output(record, chosen)
 
         return method

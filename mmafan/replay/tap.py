@@ -6,10 +6,11 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .batch import Chosen, is_feature, map_tensors, select_samples, tensors_of
+from .attributes import Left
+from .batch import Chosen, is_feature, select_samples
 from .rng import RandomState
+from .tree import map_tensors, tensors_of
 
-INPUTS = 'inputs'
 SIDES = ('output', 'input')
 
 
@@ -24,6 +25,7 @@ class Record(NamedTuple):
         watched: The tensors a module returned, each with its version at that moment.
         live: The tensors a method returned, as long as the clean graph is of interest.
         random_state: Random streams after a method, where the next draws depend on it.
+        left: What a module left in attributes.
     """
     owner: Any
     name: str
@@ -32,6 +34,7 @@ class Record(NamedTuple):
     watched: List[Tuple[Tensor, int]] = []
     live: List[Tensor] = []
     random_state: Optional[RandomState] = None
+    left: Sequence[Left] = ()
 
     @property
     def changed(self) -> bool:
@@ -67,7 +70,8 @@ class TapCapture:
         live: The tensors to perturb, still part of the clean graph (for ``autograd.grad``).
         gradients: ``dL/df`` for each of ``live``, filled in by the clean backward.
         prefix: The modules and methods that had finished, outermost only, in order of calls.
-        random_state: Random streams as they were when the tap was reached.
+        left: What its module left in attributes, at each call.
+        random_states: Random streams as they were at each call.
         autocast: Whether the tap was reached under autocast.
     """
 
@@ -77,7 +81,8 @@ class TapCapture:
         self.gradients: List[Optional[Tensor]] = []
         self.prefix: Records = []
         self._perturbed: List[bool] = []
-        self.random_state: Optional[RandomState] = None
+        self.left: List[List[Left]] = []
+        self.random_states: List[RandomState] = []
         self.autocast = False
 
     @property
@@ -86,17 +91,18 @@ class TapCapture:
         tensors = [t for output in self.outputs for t in tensors_of(output)]
         return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
 
-    def reach(self, prefix: Records, state: RandomState) -> None:
-        """Note what had finished, and the random streams, when the tap was reached for the first time."""
-        self.prefix, self.random_state, self.autocast = prefix, state, autocast_enabled()
+    def reach(self, prefix: Records) -> None:
+        """Note what had finished when the tap was reached for the first time."""
+        self.prefix, self.autocast = prefix, autocast_enabled()
 
     def take(self, output: Any) -> Any:
         """Keep an output and return the copy that the suffix consumes.
 
         The copy keeps later in-place operations (``ReLU(inplace=True)``) away from the recorded feature.
         """
+        self.random_states.append(RandomState())
         self.outputs.append(map_tensors(Tensor.detach, output))
-        return map_tensors(self._track, output)
+        return map_tensors(self._track, output, keeps=True)
 
     def _track(self, tensor: Tensor) -> Tensor:
         """A feature is floating and has a gradient; everything else (labels, frozen levels, boxes) is a constant."""
@@ -105,6 +111,7 @@ class TapCapture:
         if not perturbed:
             return tensor
         index, gradients = len(self.live), self.gradients
+        tensor = tensor.view_as(tensor)  # who else has the tensor (that of an identity) is no part of the suffix
         self.live.append(tensor)
         gradients.append(None)
 
@@ -115,6 +122,13 @@ class TapCapture:
         tensor.register_hook(keep)
         return tensor.clone()
 
+    @property
+    def idle(self) -> Optional[str]:
+        """Say in a word or two why there is nothing to perturb; None where there is."""
+        if not self.outputs:
+            return 'not reached'
+        return 'no gradient' if not any(self._perturbed) else None if any(map(len, self.features)) else 'no rows'
+
     def problem(self) -> Optional[str]:
         """Say after the clean forward why the tap cannot work; None where it can."""
         tensors = [t for output in self.outputs for t in tensors_of(output)]
@@ -123,6 +137,8 @@ class TapCapture:
         if not tensors:
             kinds = ', '.join(sorted({type(output).__name__ for output in self.outputs}))
             return f'returns {kinds}, which holds no tensor'
+        if any(t.layout is not torch.strided for t in tensors) and not any(map(is_feature, tensors)):
+            return 'returns a sparse tensor, which a perturbation would fill'
         if not any(map(is_feature, tensors)):
             return 'returns no floating tensor with a dimension of samples'
         if not self.live:

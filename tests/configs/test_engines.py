@@ -90,14 +90,14 @@ def test_wrapper_of_fsdp_takes_the_fields(repo, tmp_path):
 @pytest.mark.parametrize('sharded', [True, False])
 def test_auxiliary_norms_are_refused_where_parameters_are_sharded(tiny_classifier, sharded):
     """ZeRO stage 3 leaves parameters without elements between their uses; stages 0 to 2 leave them whole."""
-    from mmafan.hooks.adv_feature_hook import _check_auxiliary
+    from mmafan.hooks.training_state import check_auxiliary
     model = tiny_classifier(afan=dict(taps=dict(s=dict(module='backbone.layer1', step_size=0.1)),
                                       batch_norm='separate'))
     if not sharded:
-        _check_auxiliary(model)
+        check_auxiliary(model)
         return
     for parameter in model.parameters():
         parameter.data = torch.empty(0)
     with pytest.raises(ValueError, match=r"^afan.batch_norm must not be 'separate' where an engine shards .*ZeRO "
                                          r"stage 3\), got 'separate': use 'batch'[^.]*$"):
-        _check_auxiliary(model)
+        check_auxiliary(model)

@@ -11,8 +11,9 @@ from mmafan.hooks import clean_loss as module
 from mmafan.hooks.clean_loss import clean_loss
 
 
-def runtime(on=True, clean_weight=0.5):
-    return SimpleNamespace(taps=dict(stem=None) if on else {}, config=SimpleNamespace(clean_weight=clean_weight))
+def runtime(on=True, clean_weight=0.5, frozen=False):
+    return SimpleNamespace(taps=dict(stem=None) if on else {}, config=SimpleNamespace(clean_weight=clean_weight),
+                           meters=SimpleNamespace(frozen=frozen))
 
 
 @pytest.mark.parametrize('outputs, on, expected', [

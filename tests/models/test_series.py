@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from mmafan.models.first_step import check_model
 from mmafan.models.series import find_series
+from mmafan.models.tap_paths import check_model
 
 
 class ConvNeXtLike(nn.Module):

@@ -6,10 +6,11 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmafan.replay.batch import Chosen, select_elements, snapshot, tensors_of
+from mmafan.replay.batch import Chosen, select_elements
 from mmafan.replay.calls import WatchedCall
 from mmafan.replay.forward_state import changed_places, forward_state, read_state
 from mmafan.replay.state import Patches
+from mmafan.replay.tree import snapshot, tensors_of
 
 
 class Sampled:
@@ -39,7 +40,7 @@ def test_a_snapshot_shares_the_memory_of_tensors():
 
 def test_tensors_of_finds_all():
     result = (dict(a=torch.zeros(1)), [InstanceData(b=torch.ones(1))], Sampled(), 'text', None)
-    assert len(tensors_of(result, objects=True)) == 4
+    assert len(tensors_of(result)) == 4
 
 
 @pytest.mark.parametrize('size', [2, 3])

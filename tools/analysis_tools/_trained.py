@@ -72,7 +72,7 @@ def load_trained(config: str, checkpoint: str, cfg_options: Optional[dict] = Non
     require_whole(checkpoint)
     import torch
     from mmengine.registry import MODELS, init_default_scope
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     fields = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         fields.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
@@ -167,9 +167,10 @@ def label_checkpoints(arguments: List[str]) -> Dict[str, str]:
 
 def label_first(pipeline: List[dict]) -> List[dict]:
     """Return the pipeline with the loading of annotations right after that of the image."""
-    labels = [step for step in pipeline if str(step['type']).rpartition('.')[2] == 'LoadAnnotations']
+    from mmafan.naming import type_name
+    labels = [step for step in pipeline if type_name(step['type']) == 'LoadAnnotations']
     others = [step for step in pipeline if step not in labels]
-    images = [k for k, step in enumerate(others) if 'LoadImage' in str(step['type'])]
+    images = [k for k, step in enumerate(others) if 'LoadImage' in type_name(step['type'])]
     return others[:images[0] + 1] + labels + others[images[0] + 1:] if images else list(pipeline)
 
 

@@ -76,7 +76,7 @@ def usable_corruptions(cfg: Any, names: List[str]) -> Tuple[List[str], Dict[str,
     from mmengine.registry import DATASETS, init_default_scope
 
     from mmafan.analysis.corruptions import find_unusable, insert_corruption
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     with quiet():
         skipped = find_unusable(DATASETS.build(insert_corruption(cfg.test_dataloader, None)['dataset']), names)
     for name, reason in skipped.items():

@@ -59,7 +59,7 @@ def check_taps(cfg: Any, taps: List[str]) -> None:
 
     from mmafan.analysis.arm import baseline_model
     from mmafan.validation import suggest
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     with quiet():
         names = [name for name, _ in MODELS.build(baseline_model(cfg)[0]).named_modules() if name]
     for tap in taps:

@@ -1,0 +1,46 @@
+"""What a user should know of a config that can run and hardly does what it seems to say."""
+from __future__ import annotations
+
+from typing import Iterator
+
+from ..config import AFANConfig
+from ..tap_config import TapConfig
+
+ROUNDING = 1e-8  # half of the spacing of float32 at 0.1; a smaller perturbation vanishes in most features
+
+
+def notices(config: AFANConfig) -> Iterator[str]:
+    """Yield a sentence for each part of a config that has no effect.
+
+    Example:
+        >>> config = AFANConfig.from_dict(dict(taps=dict(a=dict(module='m', step_size=0.1, num_groups=8))))
+        >>> list(notices(config))
+        ["afan.taps.a.num_groups=8 has no effect without moments='group' and reinject=True"]
+    """
+    if not any(tap.active for tap in config.taps.values()):
+        yield 'A-FAN is off in the whole training: every tap of afan.taps is None or has a weight of 0'
+    for name, tap in config.taps.items():
+        if tap.active:
+            for sentence in _of_tap(tap):
+                yield f'afan.taps.{name}.{sentence}'
+
+
+def _of_tap(tap: TapConfig) -> Iterator[str]:
+    size = tap.step_size * tap.num_steps if tap.radius is None else min(tap.step_size * tap.num_steps, tap.radius)
+    size = tap.radius or 0.0 if tap.random_start else size
+    if 0 < size * max(tap.strengths) < ROUNDING:
+        field = 'radius' if size == tap.radius else 'step_size'
+        yield (f'{field}={getattr(tap, field)!r} is lost to rounding in most features: the passes run on clean ones')
+    if 0 < max(tap.weight) < 1e-37:
+        yield f'weight={max(tap.weight)!r} is 0 in float32: the adversarial losses do not count'
+    mixes = any(tap.reinject)
+    if tap.moments != 'channel' and not mixes:
+        yield f'moments={tap.moments!r} has no effect without reinject=True'
+    if tap.num_groups != 32 and not (mixes and tap.moments == 'group'):
+        yield f"num_groups={tap.num_groups} has no effect without moments='group' and reinject=True"
+    if tap.channel_dim is not None and not mixes:
+        yield f'channel_dim={tap.channel_dim} has no effect without reinject=True'
+    if tap.attack_losses is not None and tap.direction == 'random_sign':
+        yield f"attack_losses={tap.attack_losses!r} has no effect with direction='random_sign'"
+    if tap.strength_sampling == 'random' and len(tap.strengths) == 1:
+        yield f"strength_sampling='random' has no effect with the one strength {tap.strengths[0]}"

@@ -1,0 +1,150 @@
+"""One walk through nested values: containers of every kind, and objects that hold tensors in their attributes."""
+from __future__ import annotations
+
+import copy
+from collections import deque
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DESCEND = object()
+# The walk ends here, the sooner the better: these are most of what data samples consist of.
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, np.ndarray, torch.device, torch.dtype, torch.Size}
+
+
+def _slots(value: Any) -> Dict[str, Any]:
+    names = [name for cls in type(value).__mro__ for name in _listed(vars(cls).get('__slots__', ()))]
+    return {name: getattr(value, name) for name in names if name[:2] != '__' and hasattr(value, name)}
+
+
+def _listed(names: Any) -> Tuple[str, ...]:
+    return (names, ) if isinstance(names, str) else tuple(names)
+
+
+def attributes_of(value: Any) -> Optional[Dict[str, Any]]:
+    """Return the attributes of an object that is walked as a container is; None for others.
+
+    Functions, modules, classes and everything else that can be called are no containers.
+    """
+    if isinstance(value, (type, Tensor)) or callable(value):
+        return None
+    found = {**getattr(value, '__dict__', {}), **_slots(value)}
+    return found if found or hasattr(value, '__dict__') else None
+
+
+def children_of(value: Any) -> Optional[Iterator[Tuple[Any, Any]]]:
+    """Return what a container holds, with the key, number or name of each; None where a walk ends."""
+    if type(value) in _PLAIN or isinstance(value, Tensor):
+        return None
+    if isinstance(value, dict):
+        return iter(value.items())
+    if isinstance(value, (list, tuple, deque)):
+        return enumerate(value)
+    attributes = None if isinstance(value, (set, frozenset)) else attributes_of(value)
+    return None if attributes is None else iter(attributes.items())
+
+
+def map_tree(function: Callable[[Any], Any], value: Any, keeps: bool = False) -> Any:
+    """Rebuild a nested value; what is no container stays the same object, and what is there twice stays one.
+
+    Containers are dicts, lists, deques, tuples, named tuples and sets, with their subclasses, and objects with
+    attributes, such as dataclasses, mmengine's data elements and mmdet's boxes.
+
+    Args:
+        function: Is asked at every node, outermost first: returns what takes its place, or ``DESCEND``.
+        value: The value; not modified.
+        keeps: Whether a container in which nothing is replaced stays the same object too.
+
+    Example:
+        >>> map_tree(lambda v: v + 1 if isinstance(v, int) else DESCEND, dict(a=[1, (2, 'x')]))
+        {'a': [2, (3, 'x')]}
+    """
+    made: Dict[int, Any] = {}
+
+    def walk(node: Any) -> Any:
+        key = id(node)
+        if key not in made:
+            new = function(node)
+            made[key] = rebuild(node) if new is DESCEND else new
+        return made[key]
+
+    def rebuild(node: Any) -> Any:
+        children = children_of(node)
+        if children is None:
+            return copy.copy(node) if isinstance(node, set) and not keeps else node
+        if isinstance(node, tuple):
+            items = [walk(item) for _, item in children]
+            if keeps and all(new is old for new, old in zip(items, node)):
+                return node
+            return type(node)(*items) if hasattr(node, '_fields') else type(node)(items)
+        made[id(node)] = new = copy.copy(node)  # before its content, which may lead back to it
+        found = [(name, item, walk(item)) for name, item in children]
+        if keeps and all(one is item for _, item, one in found):
+            made[id(node)] = node
+            return node
+        _fill(new, [(name, one) for name, _, one in found])
+        return new
+
+    return walk(value)
+
+
+def _fill(container: Any, children: List[Tuple[Any, Any]]) -> None:
+    """Put other children in the places of a container's own."""
+    if isinstance(container, (dict, list)):
+        for name, child in children:
+            container[name] = child
+    elif isinstance(container, deque):
+        container.clear()
+        container.extend(child for _, child in children)
+    else:  # frozen dataclasses and objects with setters of their own among them
+        own = getattr(container, '__dict__', {})
+        for name, child in children:
+            if name in own:
+                own[name] = child
+            else:
+                object.__setattr__(container, name, child)
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any, keeps: bool = False) -> Any:
+    """Apply a function to every tensor of a nested value; arguments as of :func:`map_tree`.
+
+    Example:
+        >>> map_tensors(lambda t: t + 1, (torch.zeros(1), 'x'))
+        (tensor([1.]), 'x')
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    return map_tree(lambda node: function(node) if isinstance(node, Tensor) else DESCEND, value, keeps)
+
+
+def tensors_of(value: Any) -> List[Tensor]:
+    """List the tensors of a nested value, in order, each once."""
+    if isinstance(value, Tensor):
+        return [value]
+    found: List[Tensor] = []
+    waiting, seen = [value], set()
+    while waiting:
+        node = waiting.pop()
+        if type(node) in _PLAIN or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, Tensor):
+            found.append(node)
+            continue
+        waiting.extend(reversed([child for _, child in children_of(node) or ()]))
+    return found
+
+
+def snapshot(value: Any, function: Callable[[Tensor], Tensor] = Tensor.detach) -> Any:
+    """Copy a result so that what the caller does to it stays its own; tensors share their memory.
+
+    Example:
+        >>> result = dict(boxes=torch.zeros(1))
+        >>> kept = snapshot(result)
+        >>> boxes = result.pop('boxes')
+        >>> sorted(kept)
+        ['boxes']
+    """
+    return map_tensors(function, value)
