@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -12,7 +12,7 @@ from mmengine.utils import is_list_of
 from ..config import TapConfig
 from ..functional import feature_moments
 from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, TapCapture, running_pass
-from ..replay.graph import leaves_among, nodes_behind
+from ..replay.graph import behind, leaves_among, nodes_behind
 from ..replay.tree import tensors_of
 from .dependence import decide_losses, named_parameters, own_losses
 from .exchange import check_exchange
@@ -206,7 +206,7 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
     _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
-                 nodes_behind(loss_tensors(passed)))
+                 nodes_behind(loss_tensors(passed)), recording.facts.before[name])
     own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
     reached = named_parameters(recording, leaves_among(nodes_behind(loss_tensors(own))))
     before = recording.facts.before[name]
@@ -217,9 +217,16 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
     return reached & before, bool(reached - before)
 
 
-def _check_leaks(model: Any, name: str, clean: Set[Any], passed: Set[Any]) -> None:
-    """What comes before a tap must come to a pass as a constant, on every way."""
-    leaked = {node for node in clean & passed if not hasattr(node, 'variable')}
+def _check_leaks(model: Any, name: str, clean: Set[Any], passed: Set[Any], before: Iterable[str]) -> None:
+    """What comes before a tap must come to a pass as a constant, on every way.
+
+    What a later weight alone was made into, such as a cast that autocast keeps, may serve several passes.
+    """
+    shared = {node for node in clean & passed if not hasattr(node, 'variable')}
+    if not shared:
+        return
+    early = {id(parameter) for key, parameter in model.named_parameters() if key in set(before)}
+    leaked = {node for node in shared if leaves_among(behind([node])) & early}
     if not leaked:
         return
     holders = [f'{path}.{attribute}' if path else attribute for path, module in model.named_modules()

@@ -25,7 +25,7 @@ def nodes_behind(tensors: Iterable[Tensor]) -> Set[Any]:
         >>> node_of(middle) in behind, node_of(x) in behind, node_of(y) in behind
         (True, True, False)
     """
-    return _behind(node_of(tensor) for tensor in tensors if tensor.requires_grad)
+    return behind(node_of(tensor) for tensor in tensors if tensor.requires_grad)
 
 
 def leaves_among(nodes: Iterable[Any]) -> Set[int]:
@@ -62,11 +62,11 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
         found = [user for user in users[waiting.pop()] if user not in after]
         after.update(found)
         waiting += found
-    late = {node for node in nodes if _time(node) > _time(sources[0])} - _behind(sources)
+    late = {node for node in nodes if _time(node) > _time(sources[0])} - behind(sources)
     used_after = {following for node in after for following, _ in node.next_functions}
     used_late = {following for node in late for following, _ in node.next_functions}
-    behind = leaves_among(_behind(sources))
-    return (behind | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
+    earlier = leaves_among(behind(sources))
+    return (earlier | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
 
 
 def _time(node: Any) -> int:
@@ -74,7 +74,8 @@ def _time(node: Any) -> int:
     return -1 if hasattr(node, 'variable') else node._sequence_nr()
 
 
-def _behind(nodes: Iterable[Any]) -> Set[Any]:
+def behind(nodes: Iterable[Any]) -> Set[Any]:
+    """Return all nodes that a backward from the nodes comes to, their own included."""
     waiting, seen = list(nodes), cast(Set[Any], set())
     while waiting:
         node = waiting.pop()
