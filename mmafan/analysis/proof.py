@@ -29,9 +29,11 @@ class Proof:
     """What :func:`prove` found.
 
     Attributes:
-        before: Number of parameters before a tap: its term leaves their gradient at 1.0 times the stock one.
-        after: Number of those after it: its term makes that 2.0 times. Both are summed over the taps.
-        between: Number of the others that have a gradient: used on both sides, or in losses that pass the tap by.
+        before: Number of parameters whose gradient a tap's term has to leave at 1.0 times the stock one: those before
+            the tap, and those whose losses do not depend on it.
+        after: Number of those after a tap, whose gradient its term has to make 2.0 times the stock one.
+        between: Number of the others: used on both sides, or in losses of which some depend on the tap. All three are
+            summed over the taps.
         error: Largest difference of a gradient, as a fraction of its largest entry.
         wrong: One sentence for each thing that disagrees.
     """

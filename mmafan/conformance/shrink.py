@@ -48,6 +48,35 @@ def shrink_model(value: Any, image_size: Optional[int] = None) -> Any:
     return value
 
 
+def narrow_resnet(model: Any) -> bool:
+    """Give a ResNet, and what takes its features, a quarter of the channels, in place; return whether there is one.
+
+    Stock code may build on the number of channels all the same: who calls this tries the model as it is, too.
+
+    Example:
+        >>> model = dict(backbone=dict(type='ResNetV1c'), decode_head=dict(in_channels=2048, channels=512))
+        >>> narrow_resnet(model), model['decode_head'], model['backbone']['base_channels']
+        (True, {'in_channels': 512, 'channels': 128}, 16)
+    """
+    backbone = model.get('backbone')
+    if not isinstance(backbone, dict) or not str(backbone.get('type')).startswith('ResNet') or len(
+            {'base_channels', 'stem_channels'} & set(backbone)):
+        return False
+    backbone.update(base_channels=16, stem_channels=16)
+    takers = [model['neck']] if isinstance(model.get('neck'), (list, dict)) else []
+    if not any('in_channels' in taker for taker in takers if isinstance(taker, dict)):
+        takers = [part for key, part in model.items() if key.endswith('head')]
+    for part in [item for taker in takers for item in (taker if isinstance(taker, list) else [taker])]:
+        for key in ('in_channels', 'channels'):
+            if isinstance(part, dict) and key in part:
+                part[key] = _quarter(part[key])
+    return True
+
+
+def _quarter(value: Any) -> Any:
+    return value // 4 if isinstance(value, int) else type(value)(item // 4 for item in value)
+
+
 def _loads(key: str, value: Any) -> bool:
     """Whether an ``init_cfg``, or one of several, loads weights."""
     items: List[Any] = list(value) if isinstance(value, (list, tuple)) else [value]

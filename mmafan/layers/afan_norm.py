@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Type
 
@@ -47,17 +48,17 @@ class PassAwareNorm(MadeNorm, Stock):
         if isinstance(input, Proxy):  # torch.fx takes a layer of torch.nn as a whole, and this one stands for it
             return input.tracer.create_proxy('call_module', input.tracer.path_of_module(self), (input, ), {})
         state = current_pass()
-        stock = super().forward
+        stock = _stock_forward(self, super().forward)
         if state.kind is PassKind.CLEAN or not self.training:
             return stock(input)
         mode = MODES[state.kind, self.policy or state.batch_norm]
         if mode.frozen and self.running_mean is not None:
             return _with(self, 'training', False, stock, input)
         auxiliary: Any = self._modules.get(AUXILIARY) if mode.auxiliary else None
+        norm, run = (self, stock) if auxiliary is None else (auxiliary, _stock_forward(auxiliary, auxiliary.forward))
         if mode.stores and (auxiliary is not None or not mode.auxiliary):
-            return stock(input) if auxiliary is None else auxiliary(input)
-        norm, run = (self, stock) if auxiliary is None else (auxiliary, auxiliary.forward)
-        if not mode.alike and run.__func__ in _TORCH_FORWARDS:
+            return run(input)
+        if not mode.alike and getattr(run, '__func__', None) in _TORCH_FORWARDS:
             return _with(norm, 'track_running_stats', False, run, input)
         with _storing_nothing(norm):
             return run(input)
@@ -81,6 +82,25 @@ def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
     own.update(source.named_buffers(recurse=False))
     for name, value in [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]:
         value.data.copy_(own[name].data)
+
+
+def _stock_forward(norm: nn.Module, run: Any) -> Any:
+    """Return the forward of a made class's stock class, ``run``, as one that stock code of any kind can stand in."""
+    return run if run.__func__ in _TORCH_FORWARDS else functools.partial(_as_stock, norm, run)
+
+
+def _as_stock(norm: nn.Module, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """Run the forward of a class as one of its own objects: some say ``super(type(self), self)``."""
+    own: Any = type(norm)
+    norm.__class__ = _stock_class(own)
+    try:
+        return run(input)
+    finally:
+        norm.__class__ = own
+
+
+def _stock_class(own: type) -> Any:
+    return next(c for c in own.__mro__ if issubclass(c, _BatchNorm) and not issubclass(c, MadeNorm))
 
 
 def _with(norm: nn.Module, name: str, value: Any, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
@@ -206,9 +226,7 @@ def _add_auxiliary(norm: Any) -> None:
     if auxiliary is None:
         auxiliary = copy.deepcopy(norm)
     if isinstance(auxiliary, PassAwareNorm):  # back to the stock class
-        stock: Any = next(c for c in type(auxiliary).__mro__
-                          if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
-        auxiliary.__class__ = stock
+        auxiliary.__class__ = _stock_class(type(auxiliary))
     if not isinstance(auxiliary, AuxiliaryNorm):
         auxiliary.__class__ = _mixed(_AUXILIARIES, AuxiliaryNorm, type(auxiliary))
     norm._modules[AUXILIARY] = auxiliary

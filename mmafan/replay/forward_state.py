@@ -1,4 +1,4 @@
-"""What a forward changes in a model beside its outputs: counters, histories, buffers of losses."""
+"""What a forward changes in a model beside its outputs: counters, histories, buffers of losses, momentum networks."""
 from __future__ import annotations
 
 import copy
@@ -9,7 +9,8 @@ from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Option
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Place = Tuple[str, str, bool]  # module, name, whether a buffer
+Place = Tuple[str, str, str]  # module, name, kind
+ATTRIBUTE, BUFFER, VALUES = 'attribute', 'buffer', 'values'  # the last: of a tensor that stays the same object
 _NUMBERS = (bool, int, float, str, type(None))
 
 
@@ -24,8 +25,8 @@ class Saved(NamedTuple):
 
     Attributes:
         value: The copy.
-        original: A buffer itself, None for an attribute.
-        version: Of the buffer.
+        original: A tensor itself, None for an attribute.
+        version: Of the buffer; where only values are exchanged, the place in memory.
     """
     value: Any
     original: Optional[Tensor] = None
@@ -35,34 +36,38 @@ class Saved(NamedTuple):
 State = Dict[Place, Saved]
 
 
-def read_state(model: nn.Module, known: Optional[State] = None) -> State:
+def read_state(model: nn.Module, known: Optional[State] = None, momentum: bool = False) -> State:
     """Copy plain attributes and buffers; batch norms, which know about passes, keep their own.
 
     Args:
         model: The model.
         known: Copies made before, of which those of buffers that are still the same serve again.
+        momentum: Whether to copy what momentum networks are made of, too: parameters without gradient, and the buffers
+            of batch norms that have no others.
     """
-    state: State = {}
+    places: List[Place] = []
     for path, module in model.named_modules():
-        if module is model or isinstance(module, _BatchNorm):
-            continue
-        for name, value in vars(module).items():
-            if _is_plain(value):
-                state[path, name, False] = Saved(copy.copy(value))
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                state[path, name, True] = _save(buffer, (known or {}).get((path, name, True)))
-    return state
+        own = {name: p for name, p in module._parameters.items() if p is not None}
+        frozen = [name for name, p in own.items() if momentum and not p.requires_grad]
+        places += [(path, name, VALUES) for name in frozen]
+        buffers = [name for name, buffer in module._buffers.items() if buffer is not None]
+        if not isinstance(module, _BatchNorm):
+            places += [(path, name, BUFFER) for name in buffers]
+            places += [(path, name, ATTRIBUTE) for name, value in vars(module).items() if _is_plain(value)]
+        elif frozen and len(frozen) == len(own):
+            places += [(path, name, VALUES) for name in buffers]
+    return read_places(model, places, known)
 
 
 def read_places(model: nn.Module, places: Sequence[Place], known: Optional[State] = None) -> State:
     """Copy the state at some places; ``known`` as for :func:`read_state`."""
-    state: State = {}
-    for path, name, is_buffer in places:
-        module = model.get_submodule(path)
-        value = module._buffers[name] if is_buffer else vars(module)[name]
-        state[path, name, is_buffer] = _save(value, (known or {}).get((path, name, is_buffer)))
-    return state
+    return {(path, name, kind): _save(_owner(model, path, name, kind)[name], kind, (known or {}).get((path, name, kind)))
+            for path, name, kind in places}
+
+
+def _owner(model: nn.Module, path: str, name: str, kind: str) -> Dict[str, Any]:
+    own = vars(model.get_submodule(path))
+    return own if kind == ATTRIBUTE else own['_parameters' if name in own['_parameters'] else '_buffers']
 
 
 def changed_places(model: nn.Module, before: State) -> List[Place]:
@@ -74,47 +79,59 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
         >>> before = read_state(net)
         >>> net[0].calls = 2
         >>> changed_places(net, before)
-        [('0', 'calls', False)]
+        [('0', 'calls', 'attribute')]
     """
     places = []
-    for (path, name, is_buffer), saved in before.items():
-        module = model.get_submodule(path)
-        if is_buffer:
-            now = module._buffers.get(name)
+    for (path, name, kind), saved in before.items():
+        owner = _owner(model, path, name, kind)
+        now: Any = owner.get(name)
+        if kind == VALUES:  # who follows others, or a norm, writes past the counter of versions
+            changed = now.data_ptr() != saved.version or not now.equal(saved.value)
+        elif kind == BUFFER:
             changed = now is not saved.original or now is not None and now._version != saved.version
         else:
-            changed = name in vars(module) and vars(module)[name] != saved.value
+            changed = name in owner and now != saved.value
         if changed:
-            places.append((path, name, is_buffer))
+            places.append((path, name, kind))
     return places
 
 
 def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
+    return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
-def _save(value: Any, known: Optional[Saved]) -> Saved:
-    if not isinstance(value, Tensor):
+def _save(value: Any, kind: str, known: Optional[Saved]) -> Saved:
+    if kind == ATTRIBUTE:
         return Saved(copy.copy(value))
-    if known is not None and known.original is value and known.version == value._version:
+    version = value.data_ptr() if kind == VALUES else value._version
+    if kind == BUFFER and known is not None and known.original is value and known.version == version:
         return known
-    return Saved(value.clone(), value, value._version)
+    return Saved(_copy(value), value, version)
 
 
 @contextmanager
 def forward_state(model: nn.Module, state: State) -> Iterator[None]:
-    """Let what runs inside find copies of ``state``, and change only those."""
-    kept: List[Tuple[Dict[str, Any], str, Any]] = []
-    for (path, name, is_buffer), saved in state.items():
-        module = model.get_submodule(path)
-        owner = module._buffers if is_buffer else vars(module)
-        kept.append((owner, name, owner.get(name)))
-        owner[name] = _copy(saved.value)
+    """Let what runs inside find copies of ``state``, and change only those.
+
+    Tensors of momentum networks stay the same objects, as whoever updates them may hold them.
+    """
+    kept: List[Tuple[Dict[str, Any], str, str, Any]] = []
+    for (path, name, kind), saved in state.items():
+        owner = _owner(model, path, name, kind)
+        if kind == VALUES:
+            kept.append((owner, name, kind, owner[name].data))
+            owner[name].data = _copy(saved.value)
+        else:
+            kept.append((owner, name, kind, owner.get(name)))
+            owner[name] = _copy(saved.value)
     try:
         yield
     finally:
-        for owner, name, value in kept:
-            owner[name] = value
+        for owner, name, kind, value in kept:
+            if kind == VALUES:
+                owner[name].data = value
+            else:
+                owner[name] = value
 
 
 class RegionState:
@@ -127,7 +144,8 @@ class RegionState:
     """
 
     def __init__(self, model: nn.Module, places: Optional[Sequence[Place]], protects: bool) -> None:
-        self._model, self._places, self.protects = model, places, protects
+        self._model, self.protects = model, protects
+        self._places = None if places is None else [place for place in places if place[2] != VALUES]
         self._latest: State = {}
 
     def read(self) -> State:

@@ -63,7 +63,7 @@ class Recording:
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
         known = self.facts.changed_state
-        self._state: State = read_state(self._model) if known is None else {}
+        self._state: State = read_state(self._model, momentum=True) if known is None else {}
         if known:
             self._state = read_places(self._model, known)
         self._start = RandomState()
