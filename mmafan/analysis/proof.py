@@ -21,7 +21,7 @@ from .reference import Gradients, Reference, reference_step
 
 STEPS = dict(two_phase=2, single_graph=2)  # later steps record less than the first
 # Of the largest entry of a parameter's gradient. Entries of a 10000th of the largest one anywhere count as noise.
-TOLERANCE, NOISE = 1e-3, 1e-4
+TOLERANCE, NOISE = 1e-4, 1e-4
 
 
 @dataclass
@@ -74,7 +74,7 @@ class _Arm:
     num_steps: int
 
 
-def prove(model: Any, data: Any, stock: Optional[Any] = None, *, step_size: float = 1e-9, seed: int = 0,
+def prove(model: Any, data: Any, stock: Optional[Any] = None, *, step_size: float = 1e-20, seed: int = 0,
           steps: Mapping[str, int] = STEPS) -> Proof:
     """Prove an A-FAN model against its stock model on one batch.
 

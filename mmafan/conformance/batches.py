@@ -2,21 +2,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional
 
 import numpy as np
 
 from ..analysis.data import image_size_of, num_classes_of, random_batches
-from ..cli.configs import family_of, synthetic_batches
+from ..cli.configs import family_of, synthetic_batches, type_name
 
-LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'DecordInit')
+# What a random image needs not: to be loaded, or to change its colours.
+LEFT_OUT = ('LoadImageFromFile', 'RandomApply', 'ColorJitter', 'RandomGrayscale', 'GaussianBlur', 'Solarize')
 
 
 def make_batch(cfg: Any, count: int, side: Optional[int]) -> Any:
     """Make a batch of random images.
 
     Where a model of mmpretrain takes several views or masks of an image (self-supervision), they come from the
-    config's own pipeline, at its own size.
+    config's own pipeline; masks are for images of its own size.
 
     Args:
         cfg: The config.
@@ -27,7 +28,7 @@ def make_batch(cfg: Any, count: int, side: Optional[int]) -> Any:
         ValueError: If there is no random data for the codebase.
     """
     if family_of(cfg) == 'mmpretrain' and not _classifies(cfg):
-        return _through_pipeline(cfg, count)
+        return _through_pipeline(cfg, count, side)
     return synthetic_batches(cfg, 1, count, side)[0]
 
 
@@ -36,12 +37,28 @@ def _classifies(cfg: Any) -> bool:
     return 'SelfSup' not in str(given.get('type')) and 'TwoNorm' not in str(given.get('type'))
 
 
-def _through_pipeline(cfg: Any, count: int) -> Any:
+def _name(step: Any) -> str:
+    return type_name(step['type'])
+
+
+def _geometric(steps: Any) -> Any:
+    """Leave out what an image of random colours needs not, also inside of views."""
+    kept = [step for step in steps if _name(step) not in LEFT_OUT]
+    for step in kept:
+        if _name(step) == 'MultiView':
+            step['transforms'] = [_geometric(view) for view in step['transforms']]
+    return kept
+
+
+def _through_pipeline(cfg: Any, count: int, side: Optional[int]) -> Any:
     from mmengine.dataset import Compose, default_collate
     from mmengine.registry import init_default_scope
     init_default_scope('mmpretrain')
-    steps = [copy.deepcopy(step) for step in cfg.train_dataloader.dataset.pipeline
-             if str(step['type']).rpartition('.')[2] not in LOADERS]
+    steps = _geometric(copy.deepcopy(list(cfg.train_dataloader.dataset.pipeline)))
+    for step in steps:
+        if side is not None and _name(step) == 'MultiView':
+            for part in [part for view in step['transforms'] for part in view if 'scale' in part]:
+                part['scale'] = side
     run, random = Compose(steps), np.random.RandomState(0)
     np.random.seed(0)
     samples = []

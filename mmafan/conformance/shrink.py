@@ -67,7 +67,7 @@ def narrow_resnet(model: Any) -> bool:
     if not any('in_channels' in taker for taker in takers if isinstance(taker, dict)):
         takers = [part for key, part in model.items() if key.endswith('head')]
     for part in [item for taker in takers for item in (taker if isinstance(taker, list) else [taker])]:
-        for key in ('in_channels', 'channels'):
+        for key in ('in_channels', 'channels', 'c1_in_channels'):
             if isinstance(part, dict) and key in part:
                 part[key] = _quarter(part[key])
     return True

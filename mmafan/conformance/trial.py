@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseAveragedModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -121,8 +123,9 @@ def _stock_arm(row: Row, given: Any) -> Tuple[Any, Any, Any]:
     with contextlib.suppress(KeyError):  # what is worked around for A-FAN is so for the stock model
         MODELS.get(f'mmafan.{PREFIX}{row.codebase}.{row.model}')
     sizes = IMAGE_SIZES[row.codebase]
+    MessageHub.get_current_instance().update_info('max_iters', 100)  # of which schedules inside of models ask
     for size, narrow in [(sizes[0], True), *((size, False) for size in sizes)]:
-        cfg = given.copy()
+        cfg = copy.deepcopy(given)
         shrink_model(cfg.model, size)
         shrink_model(cfg.get('data_preprocessor'))
         if narrow and not narrow_resnet(cfg.model):
