@@ -135,6 +135,7 @@ def _stock_arm(row: Row, given: Any) -> Tuple[Any, Any, Any]:
             row.image_size = _side(batch)
             torch.manual_seed(0)
             stock = build_model(cfg, stock_model(cfg)[0]).train()
+            stock.init_weights()  # where some switch the gradients of parts off
             training_step(stock, [batch])(0)
             return cfg, batch, stock
         except Exception as error:
@@ -179,7 +180,9 @@ def _afan_arm(row: Row, cfg: Any, found: Search) -> Any:
     row.taps = {name: tap['module'] for name, tap in recipe['taps'].items()}
     fields = stock_model(cfg)[0]
     fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=recipe)
-    return build_model(cfg, fields)
+    model = build_model(cfg, fields)
+    model.init_weights()
+    return model
 
 
 def stir(model: nn.Module) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,8 +26,8 @@ class Saved(NamedTuple):
 
     Attributes:
         value: The copy.
-        original: A tensor itself, None for an attribute.
-        version: Of the buffer; where only values are exchanged, the place in memory.
+        original: A buffer itself, None for what is compared by its values.
+        version: Of the buffer.
     """
     value: Any
     original: Optional[Tensor] = None
@@ -42,19 +43,19 @@ def read_state(model: nn.Module, known: Optional[State] = None, momentum: bool =
     Args:
         model: The model.
         known: Copies made before, of which those of buffers that are still the same serve again.
-        momentum: Whether to copy what momentum networks are made of, too: parameters without gradient, and the buffers
-            of batch norms that have no others.
+        momentum: Whether to copy what momentum networks are made of, too: parameters, and the buffers of batch norms
+            that have none with a gradient.
     """
     places: List[Place] = []
     for path, module in model.named_modules():
         own = {name: p for name, p in module._parameters.items() if p is not None}
-        frozen = [name for name, p in own.items() if momentum and not p.requires_grad]
-        places += [(path, name, VALUES) for name in frozen]
         buffers = [name for name, buffer in module._buffers.items() if buffer is not None]
+        if momentum:
+            places += [(path, name, VALUES) for name in own]
         if not isinstance(module, _BatchNorm):
             places += [(path, name, BUFFER) for name in buffers]
             places += [(path, name, ATTRIBUTE) for name, value in vars(module).items() if _is_plain(value)]
-        elif frozen and len(frozen) == len(own):
+        elif momentum and own and not any(p.requires_grad for p in own.values()):
             places += [(path, name, VALUES) for name in buffers]
     return read_places(model, places, known)
 
@@ -81,12 +82,14 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
         >>> changed_places(net, before)
         [('0', 'calls', 'attribute')]
     """
-    places = []
+    places: List[Place] = []
+    follows = tuple(f'{path}.' for path, module in model.named_modules() if isinstance(module, BaseAveragedModel)
+                    and (path, 'steps', BUFFER) in before and not module.steps.equal(before[path, 'steps', BUFFER].value))
     for (path, name, kind), saved in before.items():
         owner = _owner(model, path, name, kind)
         now: Any = owner.get(name)
         if kind == VALUES:  # who follows others, or a norm, writes past the counter of versions
-            changed = now.data_ptr() != saved.version or not now.equal(saved.value)
+            changed = path.startswith(follows) or now.shape == saved.value.shape and not now.equal(saved.value)
         elif kind == BUFFER:
             changed = now is not saved.original or now is not None and now._version != saved.version
         else:
@@ -103,8 +106,10 @@ def _copy(value: Any) -> Any:
 def _save(value: Any, kind: str, known: Optional[Saved]) -> Saved:
     if kind == ATTRIBUTE:
         return Saved(copy.copy(value))
-    version = value.data_ptr() if kind == VALUES else value._version
-    if kind == BUFFER and known is not None and known.original is value and known.version == version:
+    if kind == VALUES:
+        return Saved(_copy(value))
+    version = value._version
+    if known is not None and known.original is value and known.version == version:
         return known
     return Saved(_copy(value), value, version)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.model import BaseModel, ExponentialMovingAverage
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmafan.analysis import prove
+from mmafan.analysis.proof import stock_copy
 from mmafan.models import afan_model
 
 
@@ -20,12 +22,10 @@ class Contrast(BaseModel):
         encoder = nn.Sequential(self.stem, self.late)
         if follows == 'averaged':
             self.keys = ExponentialMovingAverage(encoder, 0.1)
-            self.keys.steps.fill_(1)
         else:
             self.keys = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)).requires_grad_(False)
         self.follows, self.calls = follows, 0
-        for parameter in self.keys.parameters():
-            parameter.data += 0.1
+        self.keys.requires_grad_(follows == 'by hand, with gradients')  # as some set it in init_weights alone
         self.register_buffer('queue', torch.randn(4, 8))
 
     def _follow(self):
@@ -46,10 +46,29 @@ class Contrast(BaseModel):
         return dict(loss=nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)))
 
 
-@pytest.mark.parametrize('follows', ['averaged', 'by hand'])
+@pytest.mark.parametrize('follows', ['averaged', 'by hand', 'by hand, with gradients'])
 @pytest.mark.parametrize('module', ['stem', 'late.0'])
 def test_what_a_forward_changes_is_as_after_a_stock_step(follows, module):
+    torch.manual_seed(1)
     model = afan_model(Contrast)(follows, afan=dict(taps=dict(t=dict(module=module, step_size=0.1))))
     proof = prove(model, dict(inputs=torch.randn(4, 3, 8, 8), data_samples=None))
     assert proof.holds, proof.wrong
     assert proof.before and proof.after
+
+
+@pytest.mark.parametrize('follows', ['averaged', 'by hand'])
+def test_a_network_that_begins_equal_is_known_in_later_steps(follows):
+    """In the first step it is copied, or stays what it is: its values say nothing."""
+    torch.manual_seed(1)
+    afan = afan_model(Contrast)(follows, afan=dict(taps=dict(t=dict(module='stem', step_size=0.0, weight=1e-9))))
+    if follows == 'by hand':
+        afan.keys[0].load_state_dict(afan.stem[0].state_dict())
+        afan.keys[1].load_state_dict(afan.late[0].state_dict())
+    stock = stock_copy(afan)
+    for number in range(3):
+        data = dict(inputs=torch.randn(4, 3, 8, 8), data_samples=None)
+        for model in (stock, afan):
+            model.train_step(data, OptimWrapper(torch.optim.SGD([*model.stem.parameters()], lr=0.1)))
+    for (name, left), right in zip(stock.keys.state_dict().items(), afan.keys.state_dict().values()):
+        torch.testing.assert_close(right, left, rtol=1e-5, atol=1e-6, msg=name)
+    torch.testing.assert_close(afan.queue, stock.queue)
