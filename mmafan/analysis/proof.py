@@ -161,6 +161,7 @@ def _compare(proof: Proof, stock: Any, arms: Sequence[_Arm], data: Any, taps: Ma
             _compare_state(proof, where, stock, arm.model)
             if frozen:
                 _compare_gradients(proof, where, expected, arm.keeper.gradients)
+            arm.keeper.gradients = {}
 
 
 def _prepared(model: Any, frozen: bool) -> Any:

@@ -99,8 +99,7 @@ def dry_run(cfg: Any) -> List[Finding]:
 
 
 def prove_config(cfg: Any) -> List[Finding]:
-    """Compare steps of the config's model with those of its stock model, on random images; name the first that differs.
-    """
+    """Compare steps of the config's model, on random images, with those of its stock model; name what differs first."""
     batch = random_data(cfg)
     fields, afan = stock_model(cfg)
     try:

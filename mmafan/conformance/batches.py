@@ -6,7 +6,6 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-from ..analysis.data import image_size_of, num_classes_of, random_batches
 from ..cli.configs import family_of, synthetic_batches, type_name
 
 # What a random image needs not: to be loaded, or to change its colours.

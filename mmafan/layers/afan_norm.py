@@ -85,12 +85,12 @@ def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
 
 
 def _stock_forward(norm: nn.Module, run: Any) -> Any:
-    """Return the forward of a made class's stock class, ``run``, as one that stock code of any kind can stand in."""
+    """Return ``run``, the forward of the stock class of a norm's class, as it is or as :func:`_as_stock` runs it."""
     return run if run.__func__ in _TORCH_FORWARDS else functools.partial(_as_stock, norm, run)
 
 
 def _as_stock(norm: nn.Module, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
-    """Run the forward of a class as one of its own objects: some say ``super(type(self), self)``."""
+    """Run a forward of a user's class on an object of that class: some say ``super(type(self), self)``."""
     own: Any = type(norm)
     norm.__class__ = _stock_class(own)
     try:

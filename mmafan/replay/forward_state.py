@@ -62,7 +62,8 @@ def read_state(model: nn.Module, known: Optional[State] = None, momentum: bool =
 
 def read_places(model: nn.Module, places: Sequence[Place], known: Optional[State] = None) -> State:
     """Copy the state at some places; ``known`` as for :func:`read_state`."""
-    return {(path, name, kind): _save(_owner(model, path, name, kind)[name], kind, (known or {}).get((path, name, kind)))
+    known = known or {}
+    return {(path, name, kind): _save(_owner(model, path, name, kind)[name], kind, known.get((path, name, kind)))
             for path, name, kind in places}
 
 
@@ -83,8 +84,9 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
         [('0', 'calls', 'attribute')]
     """
     places: List[Place] = []
-    follows = tuple(f'{path}.' for path, module in model.named_modules() if isinstance(module, BaseAveragedModel)
-                    and (path, 'steps', BUFFER) in before and not module.steps.equal(before[path, 'steps', BUFFER].value))
+    averaged = {path: module.steps for path, module in model.named_modules() if isinstance(module, BaseAveragedModel)}
+    follows = tuple(f'{path}.' for path, steps in averaged.items() if (path, 'steps', BUFFER) in before
+                    and not steps.equal(before[path, 'steps', BUFFER].value))  # its first step may change no value
     for (path, name, kind), saved in before.items():
         owner = _owner(model, path, name, kind)
         now: Any = owner.get(name)
