@@ -99,7 +99,7 @@ def dry_run(cfg: Any) -> List[Finding]:
 
 
 def prove_config(cfg: Any) -> List[Finding]:
-    """Compare steps of the config's model, on random images, with those of its stock model; name what differs first."""
+    """Compare steps of the config's model on random images with its stock model's; name the first difference."""
     batch = random_data(cfg)
     fields, afan = stock_model(cfg)
     try:

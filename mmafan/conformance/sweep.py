@@ -56,7 +56,8 @@ def run_sweep(codebase: str, families: Optional[Sequence[str]] = None, path: Opt
     known = {(row['codebase'], row['family']): row for row in read_rows(path) if row['outcome'] not in again}
     for package in ('mmafan', f'{codebase}.models', 'mmafan.conformance.trial'):
         import_module(package)
-    waiting, running = [name for name in names if (codebase, name) not in known], []
+    running: List[_Process] = []
+    waiting = [name for name in names if (codebase, name) not in known]
     while waiting or running:
         while waiting and len(running) < jobs:
             running.append(_Process(codebase, waiting.pop(0), seconds))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import torch
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,7 +29,7 @@ class Saved(NamedTuple):
     Attributes:
         value: The copy.
         original: The buffer itself, None where values are compared.
-        version: Of the buffer.
+        version: Of a tensor.
     """
     value: Any
     original: Optional[Tensor] = None
@@ -74,7 +75,7 @@ def read_state(model: nn.Module, places: Optional[Iterable[Place]] = None, known
     for place in _all_places(model, momentum) if places is None else places:
         value, saved = _owner(model, place)[place[1]], (known or {}).get(place)
         if place[2] != BUFFER:
-            saved = Saved(_copy(value))
+            saved = Saved(_copy(value), version=getattr(value, '_version', 0))
         elif saved is None or saved.original is not value or saved.version != value._version:
             saved = Saved(_copy(value), value, value._version)
         state[place] = saved
@@ -114,14 +115,16 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
 def forward_state(model: nn.Module, state: State) -> Iterator[None]:
     """Let what runs inside find copies of ``state``, and change only those.
 
-    Tensors of momentum networks stay the same objects, as whoever updates them may hold them.
+    Parameters stay the same objects, as whoever updates them may hold them. Their versions are repeated, too: the graph
+    of every pass finds the one that it has saved.
     """
-    kept: List[Tuple[Any, str, Any]] = []
-    for place, (value, *_) in state.items():
+    kept: List[Tuple[Dict[str, Any], str, Any]] = []
+    values: List[Tuple[Tensor, Tensor, int]] = []
+    for place, (value, _, version) in state.items():
         owner, name = _owner(model, place), place[1]
         if place[2] == VALUES:
-            kept.append((owner[name], 'data', owner[name].data))
-            owner[name].data = _copy(value)
+            values.append((owner[name], owner[name].data, owner[name]._version))
+            _exchange(owner[name], _copy(value), version)
         else:
             kept.append((owner, name, owner.get(name)))
             owner[name] = _copy(value)
@@ -129,10 +132,18 @@ def forward_state(model: nn.Module, state: State) -> Iterator[None]:
         yield
     finally:
         for owner, name, value in kept:
-            if isinstance(owner, Tensor):
-                owner.data = value
-            else:
-                owner[name] = value
+            owner[name] = value
+        for tensor, data, version in values:
+            _exchange(tensor, data, version)
+
+
+def _exchange(tensor: Tensor, data: Tensor, version: int) -> None:
+    tensor.data = data
+    set_version: Any = torch._C._autograd._unsafe_set_version_counter
+    try:
+        set_version((tensor, ), (version, ))
+    except TypeError:  # torch < 2.7
+        set_version(tensor, version)
 
 
 @dataclass

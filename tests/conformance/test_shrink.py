@@ -33,8 +33,10 @@ def test_who_takes_the_features_of_a_narrow_resnet():
     model = dict(backbone=dict(type='ResNet', depth=50), neck=dict(in_channels=[256, 512], out_channels=256),
                  bbox_head=dict(in_channels=256))
     assert narrow_resnet(model)
-    assert model['neck'] == dict(in_channels=[64, 128], out_channels=256) and model['bbox_head'] == dict(in_channels=256)
-    model = dict(backbone=dict(type='ResNetV1c'), decode_head=[dict(in_channels=1024, channels=256), dict(in_channels=2)],
+    assert model['neck'] == dict(in_channels=[64, 128], out_channels=256)
+    assert model['bbox_head'] == dict(in_channels=256)
+    model = dict(backbone=dict(type='ResNetV1c'),
+                 decode_head=[dict(in_channels=1024, channels=256), dict(in_channels=2)],
                  auxiliary_head=dict(in_channels=1024, in_index=2))
     assert narrow_resnet(model)
     assert model['decode_head'] == [dict(in_channels=256, channels=64), dict(in_channels=0)]

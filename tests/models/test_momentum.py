@@ -72,3 +72,28 @@ def test_a_network_that_begins_equal_is_known_in_later_steps(follows):
     for (name, left), right in zip(stock.keys.state_dict().items(), afan.keys.state_dict().values()):
         torch.testing.assert_close(right, left, rtol=1e-5, atol=1e-6, msg=name)
     torch.testing.assert_close(afan.queue, stock.queue)
+
+
+class Normalizing(BaseModel):
+    """A model that writes to a weight before it is used, past the graph, as SwAV does with its prototypes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.prototypes = nn.Conv2d(3, 4, 3), nn.Linear(4, 5, bias=False)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        features = self.stem(inputs).mean((2, 3))
+        with torch.no_grad():
+            self.prototypes.weight.copy_(nn.functional.normalize(self.prototypes.weight + 0.1))
+        return dict(loss=self.prototypes(features).square().mean())
+
+
+def test_a_weight_that_the_forward_writes_to():
+    model = afan_model(Normalizing)(afan=dict(taps=dict(t=dict(module='stem', step_size=0.1, strengths=(0.5, 1.0)))))
+    proof = prove(model, dict(inputs=torch.randn(4, 3, 8, 8), data_samples=None))
+    assert proof.holds, proof.wrong
+    for schedule in ('two_phase', 'single_graph'):  # every pass of several
+        model = afan_model(Normalizing)(afan=dict(schedule=schedule, taps=dict(
+            t=dict(module='stem', step_size=0.1, strengths=(0.5, 1.0), num_steps=2, radius=0.2))))
+        model.train_step(dict(inputs=torch.randn(4, 3, 8, 8), data_samples=None),
+                         OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
