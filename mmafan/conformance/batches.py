@@ -28,12 +28,19 @@ def make_batch(cfg: Any, count: int, side: Optional[int]) -> Any:
     """
     if family_of(cfg) == 'mmpretrain' and not _classifies(cfg):
         return _through_pipeline(cfg, count, side)
-    return synthetic_batches(cfg, 1, count, side)[0]
+    batch = synthetic_batches(cfg, 1, count, side)[0]
+    if len(_preprocessor(cfg).get('mean') or 'rgb') == 1:
+        batch['inputs'] = batch['inputs'][:, :1]
+    return batch
+
+
+def _preprocessor(cfg: Any) -> Dict[str, Any]:
+    return cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor') or {}
 
 
 def _classifies(cfg: Any) -> bool:
-    given: Dict[str, Any] = cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor') or {}
-    return 'SelfSup' not in str(given.get('type')) and 'TwoNorm' not in str(given.get('type'))
+    kind = str(_preprocessor(cfg).get('type'))
+    return 'SelfSup' not in kind and 'TwoNorm' not in kind
 
 
 def _name(step: Any) -> str:

@@ -9,7 +9,7 @@ SYNC_NORMS = ('SyncBN', 'MMSyncBN')
 WEIGHTS = ('pretrained', 'teacher_ckpt')
 # Numbers of blocks, by stage: how many stay.
 BLOCKS = dict(depths=2, num_modules=1, num_blocks=1)
-IMAGE_SIZES = {'mmpretrain': (64, None), 'mmdet': (64, 320), 'mmseg': (64, 128, None)}
+IMAGE_SIZES = {'mmpretrain': (64, 32, None), 'mmdet': (64, 320), 'mmseg': (64, 128, None)}
 
 
 def shrink_model(value: Any, image_size: Optional[int] = None) -> Any:

@@ -5,6 +5,8 @@ from typing import Any, Dict, Sequence
 
 from .trial import OUTCOMES
 
+MARK = '<!-- The rest is written by the last of the commands above. -->'
+
 
 def summarize(rows: Sequence[Dict[str, Any]]) -> str:
     """Count the outcomes.
@@ -32,6 +34,20 @@ def render_table(rows: Sequence[Dict[str, Any]]) -> str:
             lines.append(f'| {row["family"]} | {config} | {taps} | {counts} | {row["outcome"]}{reason} |')
         lines.append('')
     return '\n'.join(lines).rstrip()
+
+
+def write_table(path: str, table: str) -> None:
+    """Put a table in the place of what is below the mark of a document.
+
+    Raises:
+        ValueError: If it has no mark.
+    """
+    with open(path) as file:
+        head, mark, _ = file.read().partition(MARK)
+    if not mark:
+        raise ValueError(f'{path} must have the line {MARK}, below which the table is written')
+    with open(path, 'w') as file:
+        file.write(f'{head}{mark}\n\n{table}\n')
 
 
 def _plain(text: str) -> str:

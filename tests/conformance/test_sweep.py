@@ -8,7 +8,7 @@ import torch
 
 from mmafan.conformance import sweep, trial
 from mmafan.conformance.sweep import read_rows, run_sweep
-from mmafan.conformance.table import render_table, summarize
+from mmafan.conformance.table import MARK, render_table, summarize, write_table
 from mmafan.conformance.trial import Row, try_config
 
 pytest.importorskip('mmpretrain.models', reason='the families are those of mmpretrain')
@@ -53,6 +53,25 @@ def test_summary_and_table():
     assert lines[0] == '## mmdet'
     assert '| ssd | ssd300 | `backbone.features` | 3 / 4 / 0 | passed |' in lines
     assert '| timm | x |  |  | explained: ImportError: a \\| b &lt;c> |' in lines
+
+
+def test_the_document_has_the_rows(repo):
+    """Written by the command that it names."""
+    files = sorted((repo / 'docs' / 'conformance').glob('*.json'))
+    rows = [row for path in files for row in read_rows(str(path))]
+    text = (repo / 'docs' / 'conformance.md').read_text()
+    assert rows and text.partition(MARK)[2].strip() == render_table(rows)
+    assert all(row['outcome'] in trial.OUTCOMES and bool(row['reason']) == (row['outcome'] != 'passed') for row in rows)
+
+
+def test_a_document_without_the_mark_is_refused(tmp_path):
+    path = tmp_path / 'x.md'
+    path.write_text('text')
+    with pytest.raises(ValueError, match='x.md must have the line'):
+        write_table(str(path), 'table')
+    path.write_text(f'text\n{MARK}\nold')
+    write_table(str(path), 'table')
+    assert path.read_text() == f'text\n{MARK}\n\ntable\n'
 
 
 RESNET = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'

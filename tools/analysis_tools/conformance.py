@@ -29,6 +29,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time (default: 1)')
     parser.add_argument('--seconds', type=float, default=600.0, help='time for a family (default: 600)')
     parser.add_argument('--table', nargs='+', metavar='FILE', help='only print the table of these rows')
+    parser.add_argument('--into', metavar='DOCUMENT', help='with --table: write it below the mark of this document')
     return parser.parse_args(argv)
 
 
@@ -38,9 +39,10 @@ def main(argv=None) -> None:
     import_mmafan()
     from mmafan.conformance import run_sweep
     from mmafan.conformance.sweep import read_rows
-    from mmafan.conformance.table import render_table, summarize
+    from mmafan.conformance.table import render_table, summarize, write_table
     if args.table:
-        print(render_table([row for path in args.table for row in read_rows(path)]))
+        table = render_table([row for path in args.table for row in read_rows(path)])
+        write_table(args.into, table) if args.into else print(table)
         return
     if args.codebase is None:
         stop('--codebase is missing: name mmpretrain, mmdet or mmseg')
