@@ -53,11 +53,12 @@ def run_sweep(codebase: str, families: Optional[Sequence[str]] = None, path: Opt
         All rows of the file, or those made.
     """
     names = list(families) if families else family_names(codebase)
-    known = {(row['codebase'], row['family']): row for row in read_rows(path) if row['outcome'] not in again}
+    known = {(row['codebase'], row['family']): row for row in read_rows(path)}
+    done = {key for key, row in known.items() if row['outcome'] not in again}
     for package in ('mmafan', f'{codebase}.models', 'mmafan.conformance.trial'):
         import_module(package)
     running: List[_Process] = []
-    waiting = [name for name in names if (codebase, name) not in known]
+    waiting = [name for name in names if (codebase, name) not in done]
     while waiting or running:
         while waiting and len(running) < jobs:
             running.append(_Process(codebase, waiting.pop(0), seconds))
