@@ -113,6 +113,6 @@ def prove_config(cfg: Any) -> List[Finding]:
         more = f' ({len(proof.wrong) - 1} more)' if len(proof.wrong) > 1 else ''
         return [Finding('problem', f'A-FAN is wrong on this model: {proof.wrong[0]}{more}',
                         'please report it, with the config')]
-    """Compare steps of the config's model on random images with those of its stock model."""
+    return [Finding('ok', f'proven: gradients of {proof.before} parameters 1.0 times, of {proof.after} 2.0 times, of '
                     f'{proof.between} otherwise those of the stock model as they have to be (error {proof.error:.0e}), '
                     f'its losses to the last digit, its buffers and random streams')]
