@@ -121,12 +121,12 @@ def stock_copy(model: Any) -> Any:
     made.__class__ = next(cls for cls in type(model).__mro__ if not hasattr(cls, '_afan_codebase')
                           and issubclass(cls, nn.Module) and cls.__module__ != AFANModelMixin.__module__)
     del made.afan
-    module: Any
     for module in made.modules():
         if isinstance(module, PassAwareNorm):
             module._modules.pop('auxiliary', None)
-            module.__class__ = next(cls for cls in type(module).__mro__
-                                    if issubclass(cls, _BatchNorm) and not issubclass(cls, PassAwareNorm))
+            layer: Any = module
+            layer.__class__ = next(cls for cls in type(module).__mro__
+                                   if issubclass(cls, _BatchNorm) and not issubclass(cls, PassAwareNorm))
     return made
 
 
