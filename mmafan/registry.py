@@ -97,10 +97,14 @@ class ModelRegistry(ScopedRegistry):
         scope, _, last = name.rpartition('.')
         stock = stock_name(scope or name)
         if stock is not None and not scope:
-            return self.make_class(self._find_stock(stock))
+            return self._make(self._find_stock(stock))
         if stock in (*CODEBASES, *self.root._children):  # 'AFANmmdet.FasterRCNN' names its codebase
-            return self.make_class(self._find_stock(last, str(stock)))
+            return self._make(self._find_stock(last, str(stock)))
         return super().get(key)
+
+    def _make(self, stock: Any) -> Any:
+        """Make the class; a function stands for a model whose package is missing, and says so when it is called."""
+        return self.make_class(stock) if isinstance(stock, type) else stock
 
     def _find_stock(self, stock: str, scope_of_stock: str = '') -> Type:
         name, surrounding = afan_name(stock), _surrounding_scope()
@@ -108,7 +112,8 @@ class ModelRegistry(ScopedRegistry):
         found = _holders(candidates, stock)
         if surrounding in found:
             return found[surrounding]
-        found = {scope: cls for scope, cls in found.items() if issubclass(cls, BaseModel)} or found
+        found = {scope: cls for scope, cls in found.items()
+                 if isinstance(cls, type) and issubclass(cls, BaseModel)} or found
         if len(found) == 1:
             return next(iter(found.values()))
         if found:

@@ -57,6 +57,23 @@ def test_afan_model_is_its_stock_model(package, name):
                 assert place() is made
 
 
+def test_what_stands_for_a_model_whose_package_is_missing_says_so():
+    """mmpretrain registers functions in the place of models that need further packages."""
+    registry = importlib.import_module('mmpretrain.registry').MODELS if codebase('mmpretrain') else None
+    name = 'NeedsAnotherPackage'
+
+    def ask_install(*args, **kwargs):
+        raise ImportError('please install another_package')
+
+    registry.register_module(name=name, module=ask_install)
+    try:
+        for kind in (f'mmafan.AFAN{name}', f'mmafan.AFANmmpretrain.{name}'):
+            with scope('mmpretrain'), pytest.raises(ImportError, match='please install another_package'):
+                MODELS.build(dict(type=kind, afan=AFAN))
+    finally:
+        del registry._module_dict[name]
+
+
 def test_builds_from_the_scope_of_the_codebase_and_from_the_root(tiny_config):
     config = tiny_config()
     from mmpretrain.models import ImageClassifier

@@ -1,11 +1,14 @@
-"""``mmafan doctor [CONFIG]``: what is installed and does not fit; with a config, one step of it on random images."""
+"""``mmafan doctor [CONFIG]``: what is installed and does not fit; with a config, one step of it on random images.
+
+``--prove`` compares that step with the stock model's, see :func:`mmafan.analysis.prove`.
+"""
 from __future__ import annotations
 
 import argparse
 from typing import List
 
 from .configs import read_config
-from .dry_run import check_config, dry_run
+from .dry_run import check_config, dry_run, prove_config
 from .environment import Finding, check_environment, check_operators
 
 MARKS = {'ok': '  ok ', 'note': 'note ', 'problem': 'WRONG'}
@@ -24,10 +27,14 @@ def report(findings: List[Finding]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand."""
     parser.add_argument('config', nargs='?', help='config with A-FAN to try one step of (default: none)')
+    parser.add_argument('--prove', action='store_true', help='prove gradients, losses and state of its steps against '
+                        'those of the stock model')
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what was found; status 1 where something is wrong."""
+    if args.prove and args.config is None:
+        raise ValueError('--prove needs a config, whose steps are compared with those of the stock model')
     findings = check_environment()
     operators = check_operators()
     findings += [operators] if operators is not None else []
@@ -37,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         findings += told
         if all(finding.level != 'problem' for finding in told):
             findings += dry_run(cfg)
+            findings += prove_config(cfg) if args.prove else []
     print(report(findings))
     if any(finding.level == 'problem' for finding in findings):
         raise SystemExit(1)

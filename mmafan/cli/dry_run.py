@@ -5,11 +5,11 @@ from typing import Any, Dict, List
 
 import torch
 
-from ..analysis import theoretical_cost
+from ..analysis import prove, theoretical_cost
 from ..config import AFANConfig
 from .configs import PREFIX, build_model, stock_model, synthetic_batches, type_name
 from .environment import Finding
-from .taps_command import BATCH_SIZE, search
+from .taps_command import BATCH_SIZE, random_data, search
 
 
 def check_config(cfg: Any) -> List[Finding]:
@@ -96,3 +96,23 @@ def dry_run(cfg: Any) -> List[Finding]:
     cost = theoretical_cost({name: tap for name, tap in config.taps.items() if tap.active}, suffixes)
     found.append(Finding('ok', f'theory: a step costs {cost:.2f} of one without A-FAN; mmafan cost measures it'))
     return found
+
+
+def prove_config(cfg: Any) -> List[Finding]:
+    """Compare steps of the config's model on random images with its stock model's; name the first difference."""
+    batch = random_data(cfg)
+    fields, afan = stock_model(cfg)
+    try:
+        model = build_model(cfg, {**fields, 'type': cfg.model.type, 'afan': afan})
+        stock = build_model(cfg, fields)
+        stock.load_state_dict(model.state_dict())
+        proof = prove(model, batch, stock)
+    except (ValueError, TypeError) as error:
+        return [Finding('problem', f'nothing could be proven: {error}')]
+    if not proof.holds:
+        more = f' ({len(proof.wrong) - 1} more)' if len(proof.wrong) > 1 else ''
+        return [Finding('problem', f'A-FAN is wrong on this model: {proof.wrong[0]}{more}',
+                        'please report it, with the config')]
+    return [Finding('ok', f'proven: gradients of {proof.before} parameters 1.0 times, of {proof.after} 2.0 times, of '
+                    f'{proof.between} otherwise those of the stock model as they have to be (error {proof.error:.0e}), '
+                    f'its losses to the last digit, its buffers and random streams')]

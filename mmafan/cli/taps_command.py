@@ -73,16 +73,22 @@ class Search:
         return next((c.share for c in self.candidates if c.path == module), None)
 
 
+def random_data(cfg: Any, image_size: Optional[int] = None) -> Any:
+    """Make a small batch of random images, of the config's crop but no larger than is quick on a CPU."""
+    batch = synthetic_batches(cfg, 1, BATCH_SIZE, image_size)[0]
+    if image_size is None and max(batch['inputs'][0].shape[-2:]) > LARGEST_SIDE:
+        batch = synthetic_batches(cfg, 1, BATCH_SIZE, LARGEST_SIDE)[0]
+    return batch
+
+
 def search(cfg: Any, image_size: Optional[int] = None, repeats: int = 3) -> Search:
     """Look into one training step of a config's stock model, on random images."""
-    batches = synthetic_batches(cfg, 1, BATCH_SIZE, image_size)
-    if image_size is None and max(batches[0]['inputs'][0].shape[-2:]) > LARGEST_SIDE:
-        batches = synthetic_batches(cfg, 1, BATCH_SIZE, LARGEST_SIDE)
+    batch = random_data(cfg, image_size)
     torch.manual_seed(0)
     model = build_model(cfg, stock_model(cfg)[0])
     model.train()
-    candidates = find_candidates(model, training_step(model, batches), repeats)
-    height, width = batches[0]['inputs'][0].shape[-2:]
+    candidates = find_candidates(model, training_step(model, [batch]), repeats)
+    height, width = batch['inputs'][0].shape[-2:]
     return Search(cfg, model, candidates, (int(height), int(width)))
 
 

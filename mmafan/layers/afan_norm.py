@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -47,17 +48,17 @@ class PassAwareNorm(MadeNorm, Stock):
         if isinstance(input, Proxy):  # torch.fx takes a layer of torch.nn as a whole, and this one stands for it
             return input.tracer.create_proxy('call_module', input.tracer.path_of_module(self), (input, ), {})
         state = current_pass()
-        stock = super().forward
+        stock = _stock_forward(self, super().forward)
         if state.kind is PassKind.CLEAN or not self.training:
             return stock(input)
         mode = MODES[state.kind, self.policy or state.batch_norm]
         if mode.frozen and self.running_mean is not None:
             return _with(self, 'training', False, stock, input)
         auxiliary: Any = self._modules.get(AUXILIARY) if mode.auxiliary else None
+        norm, run = (self, stock) if auxiliary is None else (auxiliary, _stock_forward(auxiliary, auxiliary.forward))
         if mode.stores and (auxiliary is not None or not mode.auxiliary):
-            return stock(input) if auxiliary is None else auxiliary(input)
-        norm, run = (self, stock) if auxiliary is None else (auxiliary, auxiliary.forward)
-        if not mode.alike and run.__func__ in _TORCH_FORWARDS:
+            return run(input)
+        if not mode.alike and getattr(run, '__func__', None) in _TORCH_FORWARDS:
             return _with(norm, 'track_running_stats', False, run, input)
         with _storing_nothing(norm):
             return run(input)
@@ -81,6 +82,25 @@ def _sync(norm: PassAwareNorm) -> None:
         for name, value in [*target._parameters.items(), *target._buffers.items()]:
             if value is not None:
                 value.data.copy_(own[name].data)
+
+
+def _stock_forward(norm: nn.Module, run: Any) -> Any:
+    """Return ``run``, the forward of the stock class of a norm's class, as it is or as :func:`_as_stock` runs it."""
+    return run if run.__func__ in _TORCH_FORWARDS else functools.partial(_as_stock, norm, run)
+
+
+def _as_stock(norm: nn.Module, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """Run a forward of a user's class on an object of that class: some say ``super(type(self), self)``."""
+    own: Any = type(norm)
+    norm.__class__ = _stock_class(own)
+    try:
+        return run(input)
+    finally:
+        norm.__class__ = own
+
+
+def _stock_class(own: type) -> Any:
+    return next(c for c in own.__mro__ if issubclass(c, _BatchNorm) and not issubclass(c, MadeNorm))
 
 
 def _with(norm: nn.Module, name: str, value: Any, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a forward changes in a model beside its outputs: counters, histories, buffers of losses."""
+"""What a forward changes in a model beside its outputs: counters, histories, buffers, momentum networks."""
 from __future__ import annotations
 
 import copy
@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import torch
+from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Place = Tuple[str, str, bool]  # module, name, whether a buffer
+Place = Tuple[str, str, str]  # module, name, kind
+ATTRIBUTE, BUFFER, VALUES = 'attribute', 'buffer', 'values'  # the last: of a tensor that stays the same object
 _NUMBERS = (bool, int, float, str, type(None))
 
 
@@ -25,8 +28,8 @@ class Saved(NamedTuple):
 
     Attributes:
         value: The copy.
-        original: A buffer itself, None for an attribute.
-        version: Of the buffer.
+        original: The buffer itself, None where values are compared.
+        version: Of a tensor.
     """
     value: Any
     original: Optional[Tensor] = None
@@ -36,33 +39,45 @@ class Saved(NamedTuple):
 State = Dict[Place, Saved]
 
 
-def _all_places(model: nn.Module) -> Iterator[Place]:
+def _all_places(model: nn.Module, momentum: bool) -> Iterator[Place]:
     for path, module in model.named_modules():
-        if module is not model and not isinstance(module, _BatchNorm):
-            yield from ((path, name, False) for name, value in vars(module).items() if _is_plain(value))
-            yield from ((path, name, True) for name, buffer in module._buffers.items() if buffer is not None)
+        buffers = [name for name, buffer in module._buffers.items() if buffer is not None]
+        own = {name: p for name, p in module._parameters.items() if p is not None and momentum}
+        yield from ((path, name, VALUES) for name in own)
+        if not isinstance(module, _BatchNorm):
+            yield from ((path, name, ATTRIBUTE) for name, value in vars(module).items() if _is_plain(value))
+            yield from ((path, name, BUFFER) for name in buffers)
+        elif own and not any(p.requires_grad for p in own.values()):
+            yield from ((path, name, VALUES) for name in buffers)
 
 
 def _owner(model: nn.Module, place: Place) -> Dict[str, Any]:
-    module = model.get_submodule(place[0])
-    return module._buffers if place[2] else vars(module)
+    own = vars(model.get_submodule(place[0]))
+    return own if place[2] == ATTRIBUTE else own['_parameters' if place[1] in own['_parameters'] else '_buffers']
 
 
-def read_state(model: nn.Module, places: Optional[Iterable[Place]] = None, known: Optional[State] = None) -> State:
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
+
+
+def read_state(model: nn.Module, places: Optional[Iterable[Place]] = None, known: Optional[State] = None,
+               momentum: bool = False) -> State:
     """Copy plain attributes and buffers; batch norms, which know about passes, keep their own.
 
     Args:
         model: The model.
         places: Where to look; None: everywhere.
         known: Copies made before, of which those of buffers that are still the same serve again.
+        momentum: Whether everywhere includes what momentum networks are made of: parameters, and the buffers of batch
+            norms whose parameters have no gradient.
     """
     state: State = {}
-    for place in _all_places(model) if places is None else places:
+    for place in _all_places(model, momentum) if places is None else places:
         value, saved = _owner(model, place)[place[1]], (known or {}).get(place)
-        if not isinstance(value, Tensor):
-            saved = Saved(copy.copy(value))
+        if place[2] != BUFFER:
+            saved = Saved(_copy(value), version=getattr(value, '_version', 0))
         elif saved is None or saved.original is not value or saved.version != value._version:
-            saved = Saved(value.clone(), value, value._version)
+            saved = Saved(_copy(value), value, value._version)
         state[place] = saved
     return state
 
@@ -76,16 +91,21 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
         >>> before = read_state(net)
         >>> net[0].calls = 2
         >>> changed_places(net, before)
-        [('0', 'calls', False)]
+        [('0', 'calls', 'attribute')]
     """
+    averaged = {path: module.steps for path, module in model.named_modules() if isinstance(module, BaseAveragedModel)}
+    follow = tuple(f'{path}.' for path, steps in averaged.items() if (path, 'steps', BUFFER) in before
+                   and not steps.equal(before[path, 'steps', BUFFER].value))  # their first step may change no value
     places = []
     for place, saved in before.items():
         owner, name = _owner(model, place), place[1]
-        if place[2]:
-            now = owner.get(name)
+        now: Any = owner.get(name)
+        if place[2] == VALUES:  # written to past the counter of versions; another shape is that of a shard
+            changed = place[0].startswith(follow) or now.shape == saved.value.shape and not now.equal(saved.value)
+        elif place[2] == BUFFER:
             changed = now is not saved.original or now is not None and now._version != saved.version
         else:
-            changed = name in owner and owner[name] != saved.value
+            changed = name in owner and now != saved.value
         if changed:
             places.append(place)
     return places
@@ -93,17 +113,37 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
 
 @contextmanager
 def forward_state(model: nn.Module, state: State) -> Iterator[None]:
-    """Let what runs inside find copies of ``state``, and change only those."""
+    """Let what runs inside find copies of ``state``, and change only those.
+
+    Parameters stay the same objects, as whoever updates them may hold them. Their versions are repeated, too: the graph
+    of every pass finds the one that it has saved.
+    """
     kept: List[Tuple[Dict[str, Any], str, Any]] = []
-    for place, (value, *_) in state.items():
+    values: List[Tuple[Tensor, Tensor, int]] = []
+    for place, (value, _, version) in state.items():
         owner, name = _owner(model, place), place[1]
-        kept.append((owner, name, owner.get(name)))
-        owner[name] = value.clone() if isinstance(value, Tensor) else copy.copy(value)
+        if place[2] == VALUES:
+            values.append((owner[name], owner[name].data, owner[name]._version))
+            _exchange(owner[name], _copy(value), version)
+        else:
+            kept.append((owner, name, owner.get(name)))
+            owner[name] = _copy(value)
     try:
         yield
     finally:
         for owner, name, value in kept:
             owner[name] = value
+        for tensor, data, version in values:
+            _exchange(tensor, data, version)
+
+
+def _exchange(tensor: Tensor, data: Tensor, version: int) -> None:
+    tensor.data = data
+    set_version: Any = torch._C._autograd._unsafe_set_version_counter
+    try:
+        set_version((tensor, ), (version, ))
+    except TypeError:  # torch < 2.7
+        set_version(tensor, version)
 
 
 @dataclass
@@ -123,7 +163,8 @@ class RegionState:
 
     def read(self) -> State:
         """Copy what a region that begins now finds; regions share the copy of what does not change between them."""
-        self.latest = read_state(self.model, self.places, self.latest)
+        places = None if self.places is None else [place for place in self.places if place[2] != VALUES]
+        self.latest = read_state(self.model, places, self.latest)
         return self.latest
 
     def restored(self, state: State) -> ContextManager[None]:

@@ -66,7 +66,8 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        self.state = {} if self.facts.changed_state == () else read_state(self.model, self.facts.changed_state)
+        changed = self.facts.changed_state
+        self.state = {} if changed == () else read_state(self.model, changed, momentum=True)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()

@@ -94,3 +94,22 @@ def test_step_of_a_config(capsys, repo, tmp_path):
     child.write_text(f"_base_ = {str(base)!r}\nmodel = dict(backbone=dict(frozen_stages=1))\n")
     code, out = run(capsys, 'doctor', child)
     assert code == 1 and 'afan.taps.stage1.module' in out
+
+
+def test_proof_of_a_config(capsys, repo, tmp_path, monkeypatch):
+    pytest.importorskip('mmpretrain.models', reason='the config is one of mmpretrain')
+    base = repo / 'configs' / 'mmpretrain' / 'resnet_afan_digits.py'
+    code, out = run(capsys, 'doctor', base, '--prove')
+    assert 'proven: gradients of' in out and 'to the last digit' in out
+    assert code == (1 if 'WRONG' in out else 0)
+    monkeypatch.setattr('mmafan.models.step.weight_losses', lambda losses, weight, prefix='': {
+        prefix + key: 1.5 * value for key, value in losses.items()})
+    code, out = run(capsys, 'doctor', base, '--prove')
+    assert code == 1 and 'A-FAN is wrong on this model: two_phase, step 1: the gradient of ' in out
+    assert 'is 2.500 times that of the stock model, right is 2.000' in out
+
+
+def test_proof_needs_a_config(capsys):
+    with pytest.raises(SystemExit):
+        main(['doctor', '--prove'])
+    assert '--prove needs a config' in capsys.readouterr().err

@@ -264,6 +264,27 @@ def test_half_precision_input(policy):
     torch.testing.assert_close(out.float(), reference, rtol=2e-2, atol=3e-2)
 
 
+class Reentrant(nn.BatchNorm2d):
+    """A layer that says ``super(type(self), self)``, as mmpretrain's sparse norms do."""
+
+    def forward(self, x):
+        return super(type(self), self).forward(2 * x)
+
+
+@EVERY_POLICY
+@pytest.mark.parametrize('kind', list(PassKind))
+def test_a_layer_may_ask_for_its_own_type(policy, kind):
+    block, stock, x = Block(Reentrant), Block(), torch.randn(5, 4, 3, 2)
+    adopt_norms(block, policy)
+    stock.load_state_dict(block.state_dict())
+    made = type(block.norm)
+    with running_pass(kind, policy):
+        out = block.norm(x)
+    expected = stock.norm.train(policy != 'frozen' or kind in (PassKind.CLEAN, PassKind.CHECK))(2 * x)
+    torch.testing.assert_close(out, expected)
+    assert type(block.norm) is made and made is not Reentrant
+
+
 # ---------------------------------------------------------------- the auxiliary norm and checkpoints
 class Block(BaseModule):
     """Something with norms at two depths."""

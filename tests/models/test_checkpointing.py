@@ -221,8 +221,8 @@ def test_regions_share_the_copies_of_what_does_not_change_between_them():
     before = regions.read()
     model[0](torch.ones(1))
     after = regions.read()
-    assert after['1', 'calls', True] is before['1', 'calls', True]
-    assert (int(before['0', 'calls', True].value), int(after['0', 'calls', True].value)) == (0, 1)
+    assert after['1', 'calls', 'buffer'] is before['1', 'calls', 'buffer']
+    assert (int(before['0', 'calls', 'buffer'].value), int(after['0', 'calls', 'buffer'].value)) == (0, 1)
     with regions.restored(before):
         assert (int(model[0].calls), model[0].number) == (0, 0)
         model[0](torch.ones(1))

@@ -106,8 +106,8 @@ def test_what_a_forward_changes_is_found_and_protected():
     before = read_state(model)
     model(torch.rand(3, 2))
     places = changed_places(model, before)
-    assert set(places) == {('0', 'calls', False), ('0', 'history', False), ('0', 'seen', True),
-                           ('0', 'twice', True)}
+    assert set(places) == {('0', 'calls', 'attribute'), ('0', 'history', 'attribute'), ('0', 'seen', 'buffer'),
+                           ('0', 'twice', 'buffer')}
     start = read_state(model, places)
     model(torch.rand(3, 2))  # a clean pass
     counting = model[0]
@@ -123,3 +123,39 @@ def test_what_a_forward_changes_is_found_and_protected():
         with forward_state(model, start):
             raise KeyError
     assert counting.calls == 2 and counting.seen is seen
+
+
+class Follower(nn.Module):
+    """A momentum network: parameters without gradient that the forward changes, past the counter of versions."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.own, self.slow = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
+        self.in_place, self.held = in_place, None
+        self.held = dict(self.slow.named_parameters())
+
+    def forward(self, x):
+        for name, slow in self.held.items():
+            new = .9 * slow.data + .1 * self.own.get_parameter(name).data
+            if self.in_place:
+                slow.data.copy_(new)
+            else:
+                slow.data = new
+        return self.slow(x)
+
+
+@pytest.mark.parametrize('in_place', [True, False])
+def test_momentum_networks_are_found_and_protected(in_place):
+    model, x = Follower(in_place), torch.rand(3, 2)
+    before = read_state(model, momentum=True)
+    assert not changed_places(model, before)
+    first = model(x)
+    places = changed_places(model, before)
+    assert set(places) == {('slow', 'weight', 'values'), ('slow', 'bias', 'values')}
+    start = {place: before[place] for place in places}
+    weight, values = model.slow.weight, model.slow.weight.clone()
+    for _ in range(2):
+        with forward_state(model, start):
+            assert torch.equal(model(x), first)
+        assert model.slow.weight is weight and torch.equal(weight, values)
+    assert not read_state(model).keys() & set(places)

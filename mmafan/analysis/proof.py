@@ -1,0 +1,250 @@
+"""Prove on one batch that A-FAN trains what the method says, and leaves everything else as the stock model does."""
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import PassAwareNorm
+from ..models.model import AFANModelMixin
+from ..models.runtime import AFANRuntime
+from ..tap_config import TapConfig
+from .reference import Gradients, Reference, reference_step
+
+STEPS = dict(two_phase=2, single_graph=2)  # later steps record less than the first
+# Of the largest entry of a parameter's gradient, or of a 10000th of the largest one anywhere: together 1e-7 of that,
+# the precision of float32.
+TOLERANCE, NOISE = 1e-3, 1e-4
+
+
+@dataclass
+class Proof:
+    """What :func:`prove` found.
+
+    Attributes:
+        before: Number of parameters whose gradient a tap's term has to leave at 1.0 times the stock one: those before
+            the tap, and those whose losses do not depend on it.
+        after: Number of those after a tap, whose gradient its term has to make 2.0 times the stock one.
+        between: Number of the others: used on both sides, or in losses of which some depend on the tap. All three are
+            summed over the taps.
+        error: Largest difference of a gradient, as a fraction of its largest entry.
+        wrong: One sentence for each thing that disagrees.
+    """
+    before: int = 0
+    after: int = 0
+    between: int = 0
+    error: float = 0.0
+    wrong: List[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything agrees."""
+        return not self.wrong
+
+
+class _Keeper(OptimWrapper):
+    """An optimizer wrapper that keeps the gradients of a step, and does not change a weight."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        super().__init__(torch.optim.SGD(list(self.names), lr=0.0))
+        self.gradients: Gradients = {}
+
+    def step(self, **_: Any) -> None:
+        self.gradients = {name: p.grad for p, name in self.names.items() if p.grad is not None}
+
+    def zero_grad(self, **_: Any) -> None:
+        for parameter in self.names:
+            parameter.grad = None
+
+
+@dataclass
+class _Arm:
+    """A copy of the A-FAN model, and what its last step gave."""
+    where: str
+    model: Any
+    keeper: _Keeper
+    num_steps: int
+
+
+def prove(model: Any, data: Any, stock: Optional[Any] = None, *, step_size: float = 1e-20, seed: int = 0,
+          steps: Mapping[str, int] = STEPS) -> Proof:
+    """Prove an A-FAN model against its stock model on one batch.
+
+    With a step near 0 (``step_size`` standard deviations), ``clean_weight=1``, ``weight=1``, one strength, all samples
+    and frozen norms (batch norms in ``eval()`` in all passes, those of the stock model too), the first steps have to
+    give:
+
+    - for every parameter before a tap the gradient of the stock model, for every one after it twice that gradient, and
+      so on with every tap; where a parameter is on both sides, or in losses that do not depend on the tap, what
+      :mod:`mmafan.analysis.reference` reads off the stock model's graph;
+    - the losses of the stock model, to the last digit;
+    - its buffers, parameters and random streams after a step, in a further one also where norms train
+      (``batch_norm='batch'``).
+
+    Args:
+        model: The A-FAN model; not changed.
+        data: A batch, as a data loader gives it; not changed.
+        stock: The stock model with the same weights; None: a copy of ``model`` without A-FAN.
+        step_size: In standard deviations of each sample's feature.
+        seed: Of all random streams.
+        steps: Number of steps by schedule.
+
+    Raises:
+        TypeError: If ``model`` is no A-FAN model.
+        ValueError: If it has no active tap, or refuses the batch.
+    """
+    if not isinstance(model, AFANModelMixin):
+        raise TypeError(f'model must be an A-FAN model, such as mmafan.AFANImageClassifier, got {type(model).__name__}')
+    taps = {name: TapConfig(tap.module, step_size, at=tap.at, step_unit='std', losses=tap.losses, where=tap.where)
+            for name, tap in model.afan.config.taps.items() if tap.active}
+    if not taps:
+        raise ValueError('afan.taps must have a tap with a weight above 0, got none: there is nothing to prove')
+    stock = stock_copy(model) if stock is None else stock
+    proof, arms = Proof(), [_arm(model, taps, schedule, number) for schedule, number in steps.items()]
+    _compare(proof, stock, arms, data, taps, seed, frozen=True)
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        _compare(proof, stock, [_arm(model, taps, 'auto', 1, ', norms that train')], data, taps, seed, frozen=False)
+    return proof
+
+
+def stock_copy(model: Any) -> Any:
+    """Copy an A-FAN model, and make the copy an object of the stock class again."""
+    made = copy.deepcopy(model)
+    made.__class__ = next(cls for cls in type(model).__mro__ if not hasattr(cls, '_afan_codebase')
+                          and issubclass(cls, nn.Module) and cls.__module__ != AFANModelMixin.__module__)
+    del made.afan
+    for module in made.modules():
+        if isinstance(module, PassAwareNorm):
+            module._modules.pop('auxiliary', None)
+            layer: Any = module
+            layer.__class__ = next(cls for cls in type(module).__mro__
+                                   if issubclass(cls, _BatchNorm) and not issubclass(cls, PassAwareNorm))
+    return made
+
+
+def _arm(model: Any, taps: Mapping[str, TapConfig], schedule: str, num_steps: int, note: str = '') -> _Arm:
+    made = copy.deepcopy(model)
+    config = replace(made.afan.config, taps=dict(taps), clean_weight=1.0, batch_norm='batch', schedule=schedule,
+                     learn_strengths=None)
+    made.afan = AFANRuntime(config, made.afan.norms, made.afan.codebase)
+    return _Arm(f'{schedule}{note}', made, _Keeper(made), num_steps)
+
+
+def _compare(proof: Proof, stock: Any, arms: Sequence[_Arm], data: Any, taps: Mapping[str, TapConfig], seed: int,
+             frozen: bool) -> None:
+    """Run steps of the stock model and of all arms, and compare what they give and leave."""
+    stock = _prepared(copy.deepcopy(stock), frozen)
+    for arm in arms:
+        _prepared(arm.model, frozen)
+    for step in range(max(arm.num_steps for arm in arms)):
+        _seed(seed + step)
+        expected = reference_step(stock, copy.deepcopy(data), taps if frozen else {})
+        streams = _streams()
+        if frozen and step == 0:
+            _count(proof, expected)
+        for arm in arms:
+            if step >= arm.num_steps:
+                continue
+            _seed(seed + step)
+            log = arm.model.train_step(copy.deepcopy(data), arm.keeper)
+            where = f'{arm.where}, step {step + 1}'
+            if streams != _streams():
+                proof.wrong.append(f'{where}: the random streams are not where the stock model leaves them')
+            _compare_losses(proof, where, expected.losses, log)
+            _compare_state(proof, where, stock, arm.model)
+            if frozen:
+                _compare_gradients(proof, where, expected, arm.keeper.gradients)
+            arm.keeper.gradients = {}
+
+
+def _prepared(model: Any, frozen: bool) -> Any:
+    model.train()
+    for module in model.modules():
+        if frozen and isinstance(module, _BatchNorm):
+            module.eval()
+    return model
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _streams() -> List[Any]:
+    """Return the states of all random streams, as values that can be compared."""
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+    numpy: Any = np.random.get_state()
+    return [random.getstate(), numpy[1].tolist(), numpy[2:], *(state.tolist() for state in states)]
+
+
+def _count(proof: Proof, expected: Reference) -> None:
+    for adversarial in expected.adversarial.values():
+        for name, clean in expected.clean.items():
+            own = adversarial.get(name)
+            if own is None or not own.any():
+                proof.before += bool(clean.any())
+            elif _error(own, clean, 0.0) < TOLERANCE:
+                proof.after += 1
+            else:
+                proof.between += 1
+
+
+def _compare_losses(proof: Proof, where: str, stock: Dict[str, Tensor], afan: Dict[str, Tensor]) -> None:
+    """Compare the terms; the sum has the adversarial ones in it."""
+    own = {name: value for name, value in afan.items() if not name.startswith('adv_')}
+    for name, value in stock.items():
+        if name == 'loss' and 'clean_loss' not in own:
+            continue
+        found = own.get('clean_loss' if name == 'loss' else name)
+        if found is None or not _equal(torch.as_tensor(found), value):
+            proof.wrong.append(f'{where}: the clean {name} is {found}, of the stock model {value}')
+
+
+def _compare_gradients(proof: Proof, where: str, expected: Reference, found: Gradients) -> None:
+    scale = max((float(g.abs().max()) for g in expected.clean.values() if g.numel()), default=0.0)
+    if not np.isfinite(scale) or scale == 0:
+        proof.wrong.append(f'{where}: the largest gradient of the stock model is {scale}, which proves nothing')
+        return
+    for name in {**expected.clean, **found}:
+        terms = [g[name] for g in (expected.clean, *expected.adversarial.values()) if name in g]
+        own = found.get(name)
+        right = sum(terms[1:], terms[0]) if terms else torch.zeros_like(found[name])
+        own = torch.zeros_like(right) if own is None else own
+        error = _error(own, right, scale)
+        proof.error = max(proof.error, error)
+        if not error < TOLERANCE:
+            factors = [f'{float((g * terms[0]).sum() / terms[0].square().sum()):.3f}' if terms else 'not 0'
+                       for g in (own, right)]
+            proof.wrong.append(f'{where}: the gradient of {name} is {factors[0]} times that of the stock model, '
+                               f'right is {factors[1]} (error {error:.1e})')
+
+
+def _error(found: Tensor, right: Tensor, scale: float) -> float:
+    if not right.numel():
+        return 0.0
+    return float((found - right).abs().max()) / max(float(right.abs().max()) + NOISE * scale, 1e-38)
+
+
+def _compare_state(proof: Proof, where: str, stock: nn.Module, afan: nn.Module) -> None:
+    for kind, left, right in (('buffer', stock.named_buffers(), afan.named_buffers()),
+                              ('parameter', stock.named_parameters(), afan.named_parameters())):
+        own: Dict[str, Tensor] = dict(right)
+        for name, value in left:
+            if name not in own or not _equal(own[name], value):
+                proof.wrong.append(f'{where}: the {kind} {name} is not what the step of the stock model leaves')
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    pair: Tuple[Tensor, Tensor] = (left.detach(), right.detach())
+    if torch.equal(*pair):
+        return True
+    return right.is_floating_point() and left.shape == right.shape and torch.equal(*map(torch.nan_to_num, pair))

@@ -1,0 +1,149 @@
+"""The proof of a step: it holds where A-FAN is right, and names what disagrees where it is not."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+
+from mmafan.analysis import prove
+from mmafan.analysis.proof import stock_copy
+from mmafan.analysis.reference import reference_step
+from mmafan.models import afan_model, suffix
+from mmafan.replay import replay
+from mmafan.tap_config import TapConfig
+
+
+class Net(BaseModel):
+    """Two losses, of which one comes before ``mid``; a layer on both sides of it; dropout before and after."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.bn, self.drop = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Dropout(0.3)
+        self.shared = nn.Conv2d(6, 6, 1)
+        self.mid, self.early, self.head = nn.Conv2d(6, 6, 3), nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = self.shared(self.drop(self.bn(self.stem(inputs)).relu()))
+        early = self.early(x.mean((2, 3)))
+        x = self.head(self.drop(self.shared(self.mid(x)).relu()).mean((2, 3)))
+        if mode != 'loss':
+            return x
+        return dict(loss_early=nn.functional.cross_entropy(early, data_samples),
+                    loss=nn.functional.cross_entropy(x, data_samples))
+
+
+def build(module='mid', **fields):
+    return afan_model(Net)(afan=dict(taps=dict(t=dict(module=module, step_size=0.5, **fields)), clean_weight=0.3))
+
+
+def batch():
+    return dict(inputs=torch.randn(4, 3, 8, 8), data_samples=torch.tensor([0, 1, 2, 1]))
+
+
+def test_gradients_of_the_reference_by_hand():
+    """The factors 1.0 and 2.0, a loss that passes the tap by, and a layer on both sides of it."""
+    model, data = Net().eval(), batch()
+    found = reference_step(model, data, dict(t=TapConfig('mid', 0.0)))
+    losses = model(**data, mode='loss')
+    late = dict(zip(dict(model.named_parameters()), torch.autograd.grad(losses['loss'], list(model.parameters()),
+                                                                        allow_unused=True, retain_graph=True)))
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found.clean[name], parameter.grad)
+    own = found.adversarial['t']
+    for name in ('head.weight', 'head.bias'):
+        torch.testing.assert_close(own[name], late[name])
+    for name in ('stem.weight', 'bn.weight', 'mid.weight', 'early.weight'):
+        assert name not in own or not own[name].any()
+    assert own['shared.weight'].any() and not torch.allclose(own['shared.weight'], late['shared.weight'])
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('module, fields, counts', [
+    ('mid', {}, (8, 2, 2)), ('mid', dict(at='input'), (6, 4, 2)), ('inputs', {}, (0, 12, 0)), ('bn', {}, (4, 8, 0)),
+    ('bn', dict(losses=('loss_early', )), (8, 2, 2)),
+    ('mid', dict(strengths=(0.5, 1.0), reinject=True, fraction=0.5, num_steps=3, radius=1.0), (8, 2, 2))])
+def test_a_right_step_is_proven(module, fields, counts):
+    model, data = build(module, **fields), batch()
+    before, kept = copy.deepcopy(model.state_dict()), data['inputs'].clone()
+    proof = prove(model, data)
+    assert proof.holds, proof.wrong
+    assert (proof.before, proof.after, proof.between) == counts and proof.error < 1e-5
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(data['inputs'], kept) and model.afan.facts is None
+
+
+def test_several_taps_add_up():
+    model = afan_model(Net)(afan=dict(taps=dict(a=dict(module='bn', step_size=0.1), b=dict(module='mid', step_size=0.1),
+                                                off=dict(module='head', step_size=0.1, weight=0.0))))
+    proof = prove(model, batch())
+    assert proof.holds and (proof.before, proof.after, proof.between) == (4 + 8, 8 + 2, 2)
+
+
+def spoil_weight(monkeypatch):
+    original = suffix.weight_losses
+    monkeypatch.setattr('mmafan.models.step.weight_losses', lambda losses, weight, prefix='': original(
+        losses, 1.01 * weight, prefix))
+
+
+def spoil_streams(monkeypatch):
+    original = replay.Replay._leave
+    monkeypatch.setattr(replay.Replay, '_leave', lambda self: (original(self), torch.rand(1)))
+
+
+def spoil_clean_loss(monkeypatch):
+    original = suffix.clean_losses
+    monkeypatch.setattr('mmafan.models.step.clean_losses', lambda losses, weight: original(losses, weight * 1.0000002))
+
+
+@pytest.mark.parametrize('spoil, part', [
+    (spoil_weight, 'two_phase, step 1: the gradient of head.weight is 2.010 times that of the stock model, right is '
+                   '2.000'),
+    (spoil_streams, 'the random streams are not where the stock model leaves them'),
+    (spoil_clean_loss, 'the clean loss is'),
+])
+def test_what_is_wrong_is_named(spoil, part, monkeypatch):
+    model = build()
+    spoil(monkeypatch)
+    proof = prove(model, batch())
+    assert not proof.holds and any(part in sentence for sentence in proof.wrong), proof.wrong
+
+
+class Twice(Net):
+    """A model whose loss its own copy changes: the stock step has another buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('seen', torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'loss' and hasattr(self, 'afan'):
+            self.seen += 1
+        return super().forward(inputs, data_samples, mode)
+
+
+def test_a_changed_buffer_is_named():
+    model = afan_model(Twice)(afan=dict(taps=dict(t=dict(module='mid', step_size=0.1))))
+    assert 'two_phase, step 1: the buffer seen is not what the step of the stock model leaves' in prove(
+        model, batch()).wrong
+
+
+def test_the_stock_copy_has_nothing_of_afan():
+    model = afan_model(Net)(afan=dict(taps=dict(t=dict(module='mid', step_size=0.5)), batch_norm='separate'))
+    stock = stock_copy(model)
+    assert type(stock) is Net and type(stock.bn) is nn.BatchNorm2d and not hasattr(stock, 'afan')
+    assert list(stock.state_dict()) == list(Net().state_dict()) and len(list(stock.parameters())) == 12
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match='model must be an A-FAN model, such as mmafan.AFANImageClassifier, got Net'):
+        prove(Net(), batch())
+    with pytest.raises(ValueError, match='weight above 0'):
+        prove(build(weight=0.0), batch())
+    with pytest.raises(ValueError, match='afan.taps.t.module must name a module that the losses depend on'):
+        model = build('stem')
+        model.stem.requires_grad_(False)
+        prove(model, batch())
