@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tree import attributes_of, children_of
+from .tree import PLAIN, attributes_of, children_of
 
 WINDOW = 16  # items of a list that are looked at in a step, others in the next ones
 _LARGE = 1 << 16  # bytes
@@ -68,7 +68,7 @@ class Contents:
         waiting, seen = [value], set()
         while waiting:
             node = waiting.pop()
-            if id(node) in seen:
+            if id(node) in seen or type(node) in PLAIN and not isinstance(node, np.ndarray):
                 continue
             seen.add(id(node))
             if isinstance(node, Tensor):

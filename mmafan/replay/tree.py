@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import deque
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -11,16 +12,14 @@ from torch import Tensor
 
 DESCEND = object()
 # The walk ends here, the sooner the better: these are most of what data samples consist of.
-_PLAIN = {type(None), bool, int, float, complex, str, bytes, np.ndarray, torch.device, torch.dtype, torch.Size}
+PLAIN = {type(None), bool, int, float, complex, str, bytes, np.ndarray, torch.device, torch.dtype, torch.Size}
 
 
-def _slots(value: Any) -> Dict[str, Any]:
-    names = [name for cls in type(value).__mro__ for name in _listed(vars(cls).get('__slots__', ()))]
-    return {name: getattr(value, name) for name in names if name[:2] != '__' and hasattr(value, name)}
-
-
-def _listed(names: Any) -> Tuple[str, ...]:
-    return (names, ) if isinstance(names, str) else tuple(names)
+@functools.lru_cache(maxsize=None)
+def _slots(cls: type) -> Tuple[str, ...]:
+    names = [vars(base).get('__slots__', ()) for base in cls.__mro__]
+    listed = [name for found in names for name in ([found] if isinstance(found, str) else found)]
+    return tuple(name for name in listed if name[:2] != '__')
 
 
 def attributes_of(value: Any) -> Optional[Dict[str, Any]]:
@@ -30,13 +29,15 @@ def attributes_of(value: Any) -> Optional[Dict[str, Any]]:
     """
     if isinstance(value, (type, Tensor)) or callable(value):
         return None
-    found = {**getattr(value, '__dict__', {}), **_slots(value)}
-    return found if found or hasattr(value, '__dict__') else None
+    own, slots = getattr(value, '__dict__', None), _slots(type(value))
+    if slots:
+        return {**(own or {}), **{name: getattr(value, name) for name in slots if hasattr(value, name)}}
+    return own
 
 
 def children_of(value: Any) -> Optional[Iterator[Tuple[Any, Any]]]:
     """Return what a container holds, with the key, number or name of each; None where a walk ends."""
-    if type(value) in _PLAIN or isinstance(value, Tensor):
+    if type(value) in PLAIN or isinstance(value, Tensor):
         return None
     if isinstance(value, dict):
         return iter(value.items())
@@ -127,7 +128,7 @@ def tensors_of(value: Any) -> List[Tensor]:
     waiting, seen = [value], set()
     while waiting:
         node = waiting.pop()
-        if type(node) in _PLAIN or id(node) in seen:
+        if type(node) in PLAIN or id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, Tensor):
