@@ -58,7 +58,8 @@ def explain_recipe(recipe: Dict[str, Any], taus: Mapping[str, Optional[float]], 
         frozen: Whether a part of the backbone is not trained.
     """
     lines: List[str] = ['    # A-FAN itself; each field of it that is not here has its default.', '    afan=dict(',
-                        '        # The places where features are perturbed, by names that you choose.', '        taps=dict(']
+                        '        # The places where features are perturbed, by names that you choose.',
+                        '        taps=dict(']
     for name, tap in recipe['taps'].items():
         tau = taus.get(tap['module'])
         if frozen and tap['module'].startswith('backbone'):

@@ -15,7 +15,7 @@ IN_PACKAGE = f'{os.sep}.mim{os.sep}configs{os.sep}'
 
 TEMPLATE = '''# {title}
 # {purpose}
-# Written by `mmafan init {config}{options}`.
+# Written by:  mmafan init {config}{options}
 # Change what you like, and check it with `mmafan doctor {out}`.
 {base}
 {imports}
@@ -68,7 +68,8 @@ def import_lines(cfg: Any) -> str:
 
 def hook_lines(cfg: Any, fields: Dict[str, Any]) -> str:
     """Return the lines that add the hook, with the fields of the recipe, to those of the stock config."""
-    mine = f"dict({', '.join(f'{key}={value!r}' for key, value in dict(type='mmafan.AdvFeatureHook', **fields).items())})"
+    named = dict(type='mmafan.AdvFeatureHook', **fields)
+    mine = 'dict(' + ', '.join(f'{key}={value!r}' for key, value in named.items()) + ')'
     given = 'custom_hooks' if is_new_style(cfg) else '_base_.custom_hooks'
     hooks = f'[*{given}, {mine}]' if cfg.get('custom_hooks') else f'[{mine}]'
     about = [f'# {HOOK[key]}' for key in ('type', *fields)]
@@ -77,7 +78,8 @@ def hook_lines(cfg: Any, fields: Dict[str, Any]) -> str:
 
 def purpose_lines(recipe_name: str, recipe: Recipe, stock: str) -> str:
     """Return what the recipe is for, and which of its taps the model has no place for."""
-    lines = [f'It is {PURPOSES[recipe_name]} (docs/when_to_use.md).']
+    lines = [f'The recipe {recipe_name!r} is configs/_base_/{recipe.file}.',
+             f'It is {PURPOSES[recipe_name]} (docs/when_to_use.md).']
     lines += [f'Its tap {name} is left out: {stock} has no {module}.' for name, module in recipe.left_out.items()]
     return '\n# '.join(lines)
 
@@ -110,7 +112,7 @@ def write(found: Search, config: str, recipe_name: str, out: str) -> str:
                        found.is_frozen())])
     options = '' if recipe_name == 'default' else f' --recipe {recipe_name}'
     return TEMPLATE.format(
-        title=f'{osp.basename(config)[:-3]} with A-FAN: the recipe {recipe_name!r} (configs/_base_/{recipe.file}).',
+        title=f'{osp.basename(config)[:-3]} with A-FAN.',
         purpose=purpose_lines(recipe_name, recipe, stock), config=config, options=options, out=osp.basename(out),
         base=base_lines(cfg, config, out) + '\n', imports=import_lines(cfg) + '\n',
         hooks=hook_lines(cfg, recipe.hook) + '\n', model=model)

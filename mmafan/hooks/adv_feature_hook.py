@@ -18,7 +18,7 @@ from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
 from .clean_loss import clean_loss
 from .fit_tracker import FitTracker
-from .loss_ratio import loss_ratios
+from .log_line import prepare_log, summarize_losses
 from .recipe_state import RECIPE, check_recipe, recipe_of
 
 CHECKPOINT_KEY = SCOPE
@@ -41,6 +41,7 @@ class AdvFeatureHook(Hook):
         fit_threshold: The strengths follow how well the training set is fitted: they are 0 while the clean loss (its
             running mean over an epoch) is above this share of the highest that it has been, and rise linearly from
             there to their full value at a loss of 0. In (0, 1]; None: they do not.
+        log_terms: Whether lines on the screen list each adversarial loss; files and other backends always get them.
 
     Raises:
         ValueError: If a number is out of range; before training, if the model is not an A-FAN model, if the schedule
@@ -55,7 +56,8 @@ class AdvFeatureHook(Hook):
                  ramp: int = 0,
                  by_epoch: bool = True,
                  interval: int = 50,
-                 fit_threshold: Optional[float] = None) -> None:
+                 fit_threshold: Optional[float] = None,
+                 log_terms: bool = False) -> None:
         for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
             if value is None and name == 'end':
                 continue
@@ -66,6 +68,7 @@ class AdvFeatureHook(Hook):
         if end is not None and end <= begin:
             raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
+        self.log_terms = log_terms
         self.fit = None if fit_threshold is None else FitTracker(fit_threshold)
         self._restored: Dict[str, Any] = {}
         self._passes_expected = False
@@ -92,6 +95,7 @@ class AdvFeatureHook(Hook):
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
             refuse_compile(compile_cfg)
         _check_auxiliary(model)
+        prepare_log(runner, model.afan.config, self.log_terms)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):
             name = type(runner.train_loop).__name__
@@ -173,8 +177,7 @@ class AdvFeatureHook(Hook):
             measured = runtime.meters.diagnostics if self._passes_expected else {}
             scalars = {name: float(value) for name, value in measured.items()}
             if self._passes_expected:
-                ratios = loss_ratios(outputs or {}, runtime.config)
-                scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
+                scalars.update(summarize_losses(outputs or {}, runtime.config))
             scalars.update({f'{t}_skipped_share': share for t, share in runtime.meters.pop_skipped_shares().items()})
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import math
 import os.path as osp
@@ -92,17 +93,25 @@ def test_taps_are_where_the_shipped_configs_have_them(config, places, tmp_path, 
 
 
 def step(path):
-    """One training step of a written config on random images; return the hook, the taps and what was logged."""
+    """Train a written config on random images until every tap took part; return the hook, the taps and the log.
+
+    A recipe that attacks a share of the samples sits some steps out.
+    """
     cfg = read_config(str(path))
     model_cfg, afan = stock_model(cfg)
-    batch = synthetic_batches(cfg, 1, 2, 64)[0]
+    batch = synthetic_batches(cfg, 1, 4, 64)[0]
     model_cfg.update(type=cfg.model.type, afan=afan, data_preprocessor=cfg.model.get('data_preprocessor')
                      or cfg.get('data_preprocessor'))
     torch.manual_seed(0)
     model = build_model(cfg, model_cfg)
     model.train()
     trained = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-    logs = model.train_step(batch, OptimWrapper(torch.optim.SGD(model.parameters(), 1e-3)))
+    optimizer, logs = OptimWrapper(torch.optim.SGD(model.parameters(), 1e-3)), {}
+    for number in range(8):
+        model.afan.controls.iteration = number
+        logs.update(model.train_step(copy.deepcopy(batch), optimizer))
+        if all(any(key.startswith(f'adv_{tap}_') for key in logs) for tap in afan['taps']):
+            break
     assert any(not torch.equal(trained[name], value) for name, value in model.named_parameters() if name in trained)
     return HOOKS.build(cfg.custom_hooks[-1]), model.afan.config, logs
 
