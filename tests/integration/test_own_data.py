@@ -39,7 +39,7 @@ def write_folders(root, random):
 
 
 def write_boxes(root, random):
-    for split, count in (('train', 8), ('val', 4)):
+    for split, count in (('train', 4), ('val', 2)):
         (root / 'boxes' / split).mkdir(parents=True)
         images, annotations = [], []
         for number in range(count):
@@ -79,7 +79,9 @@ TASKS = {
         'train_cfg.max_epochs', 2, 3, 'epoch_3.pth', 'accuracy/top1'),
     'detection': ('mmdet', write_boxes, [
         'model.backbone.init_cfg=None', 'default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1',
-        'train_cfg.val_interval=1', 'param_scheduler.0.end=2',
+        'train_cfg.val_interval=1', 'param_scheduler.0.end=2', 'model.train_cfg.rcnn.sampler.num=32',
+        'model.train_cfg.rpn_proposal.max_per_img=50', 'model.test_cfg.rpn.max_per_img=50',
+        'model.test_cfg.rcnn.score_thr=0.0',
         'train_dataloader.dataset.pipeline.2.scale=(64,64)', 'val_dataloader.dataset.pipeline.1.scale=(64,64)',
         'test_dataloader.dataset.pipeline.1.scale=(64,64)'],
         'train_cfg.max_epochs', 1, 2, 'epoch_2.pth', 'coco/bbox_mAP'),
