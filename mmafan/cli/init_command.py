@@ -15,7 +15,8 @@ IN_PACKAGE = f'{os.sep}.mim{os.sep}configs{os.sep}'
 
 TEMPLATE = '''# {title}
 # {purpose}
-# Written by:  mmafan init {config}{options}
+# Written by
+#     mmafan init {config}{options}
 # Change what you like, and check it with `mmafan doctor {out}`.
 {base}
 {imports}
