@@ -5,11 +5,10 @@ import re
 
 project = 'mmafan'
 author = 'The mmafan authors'
-extensions = ['myst_parser', 'sphinxcontrib.mermaid']
+extensions = ['myst_parser']
 html_theme = 'furo'
 html_title = 'mmafan'
 myst_heading_anchors = 4
-myst_fence_as_directive = ['mermaid']
 exclude_patterns = ['evidence/**/*.md']  # tables of runs, which the pages link to as files
 
 

@@ -37,6 +37,14 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(found), f'{target}: {found.name} has {sorted(anchors(found))}'
 
 
+def test_pictures_of_the_pages_are_whole():
+    """GitHub, the site and a reader without a network show the same diagram."""
+    from xml.etree import ElementTree
+    for picture in REPO.glob('docs/*.svg'):
+        root = ElementTree.parse(picture).getroot()
+        assert root.tag.endswith('svg') and 'http' not in picture.read_text().replace('http://www.w3.org/2000/svg', '')
+
+
 def test_every_page_is_in_the_contents():
     """Of the site; the page of what is public is written where it is built."""
     blocks = re.findall(r'```\{toctree\}\n(.*?)```', (REPO / 'docs' / 'index.md').read_text(), re.S)
