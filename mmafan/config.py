@@ -18,6 +18,12 @@ class LearnStrengthsConfig:
     The factors multiply the perturbation, start at ``init``, follow their own SGD on the training loss plus
     ``l1 * sum |w|``, and are moved back to the plane where they sum to 1 after every update
     (``main_learnable.py`` of the authors' code: rate 0.01, momentum 0.9, l1 1, init one over the number of taps).
+
+    Attributes:
+        lr: Rate of that SGD; above 0.
+        momentum: Its momentum, in [0, 1).
+        l1: Factor of the penalty on the factors' sizes.
+        init: What each factor starts with; None: one over the number of taps.
     """
     lr: float = 0.01
     momentum: float = 0.9

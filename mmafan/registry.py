@@ -172,7 +172,7 @@ def _child(name: str, cls: Type[Registry] = ScopedRegistry, locations: Optional[
 
 
 MODELS = _child('MODELS', ModelRegistry)
-HOOKS = _child('HOOKS')
+HOOKS = _child('HOOKS', locations=['mmafan', 'mmafan.visualization.feature_picture_hook'])
 DATASETS = _child('DATASETS')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
 # Every other root registry gets a child too, only so that types in a config reached through 'mmafan::' resolve.

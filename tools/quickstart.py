@@ -105,7 +105,8 @@ def main(argv=None) -> None:
     finally:
         lock.release()
     print('\n' + report.split('\n## ', 2)[1].split('\n', 1)[1].strip())
-    print(f'\nThe whole report, with curves and pictures: {osp.join(args.work_dir, "report.md")}')
+    print(f'\nThe whole report, with curves and pictures: {osp.join(args.work_dir, "report.md")}, '
+          f'and as one page {osp.join(args.work_dir, "report.html")}')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import os.path as osp
 import statistics
 from typing import Dict, List, Sequence
 
+from _page import write_page
 from _runs import ATTACKED_SHARE
 from _summary import interval
 from quickstart_task import Task
@@ -76,7 +77,7 @@ def mean_and_interval(differences: Sequence[float]) -> str:
 
 def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost: Dict, epochs: int, pictures: str,
                  seconds: float) -> str:
-    """Write ``report.md`` and return its text.
+    """Write ``report.md``, and the same as one page, ``report.html``; return its text.
 
     Args:
         task: The demo.
@@ -124,6 +125,7 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
         versions=f'torch {torch.__version__}, mmengine {mmengine.__version__}, {torch.get_num_threads()} thread(s)')
     with open(osp.join(work_dir, 'report.md'), 'w', encoding='utf-8') as file:
         file.write(text)
+    write_page(text, osp.join(work_dir, 'report.html'))
     return text
 
 

@@ -5,8 +5,8 @@
 A study file names a config, the arms (what each overrides), the seeds, the metric and the data sets;
 configs/studies/README.md describes it. Runs of the same seed start from the same weights, where the arms have the same
 ones, and see the same samples in the same order. A killed study goes on where it was when the same command is called
-again. Beside the table it keeps every run as a row of rows.csv, and a picture. Runs at the same time share the GPUs in
-turn.
+again. Beside the table it keeps every run as a row of rows.csv, a picture, and both as one page, report.html. Runs at
+the same time share the GPUs in turn.
 """
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from _common import CFG_OPTIONS_HELP, CfgOptions, stop
 from _faults import DISK_FULL, disk_full_ends, hold_folder, keep_folder, no_space, pass_on
+from _page import write_page
 from _runs import ATTACKED_SHARE, fingerprint, quiet, read_json, train_once, write_json
 from _study import BASELINE, Study, load_study, run_config, run_folder
 from _summary import summarise, table, verdict
@@ -283,7 +284,11 @@ def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) ->
     text = '\n\n'.join(texts)
     with open(osp.join(work_dir, 'table.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')
-    print(f'\n{text}\n\nEvery run is a row of {osp.join(work_dir, "rows.csv")}.')
+    pictures = [f'{text}\n\n![each run of an arm]({osp.join(study.data_set, "arms.png")})'
+                for text, study in zip(texts, studies)]
+    write_page('\n\n'.join([f'# Study {studies[0].name}', *pictures]), osp.join(work_dir, 'report.html'))
+    print(f'\n{text}\n\nEvery run is a row of {osp.join(work_dir, "rows.csv")}; '
+          f'one page with the pictures is {osp.join(work_dir, "report.html")}.')
 
 
 if __name__ == '__main__':

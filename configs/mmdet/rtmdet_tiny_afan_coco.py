@@ -1,7 +1,6 @@
-_base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', '../_base_/afan_recipe.py']
+_base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', '../_base_/afan_detection_backbone.py']
 
 custom_hooks = [*_base_.custom_hooks, dict(type='mmafan.AdvFeatureHook')]
 
 model = dict(type='mmafan.AFANRTMDet', afan=_base_.afan_recipe)
 model['afan']['taps']['backbone'].update(module='backbone.stage2')
-model['afan'].update(clean_weight=0.5)  # with the weight of the term 1; another was measured on classifiers alone

@@ -30,6 +30,13 @@ ABOUT: Dict[str, Any] = {
                    'separate': 'Adversarial passes have norms of their own.'},
 }
 
+# What the fields of AdvFeatureHook say.
+HOOK = {
+    'type': 'Schedules A-FAN (begin, end, ramp), logs it, and checks the taps before the first weight changes.',
+    'fit_threshold': 'Nothing is attacked before the mean clean loss is below this share of its highest; then the '
+                     'strengths rise.',
+}
+
 
 def about(field: str, value: Any) -> Optional[str]:
     """Return what a field says, or None where there is nothing to say.
@@ -42,18 +49,23 @@ def about(field: str, value: Any) -> Optional[str]:
     return text.get(value) if isinstance(text, dict) else text
 
 
-def explain_recipe(recipe: Dict[str, Any], taus: Mapping[str, Optional[float]]) -> str:
+def explain_recipe(recipe: Dict[str, Any], taus: Mapping[str, Optional[float]], frozen: bool = False) -> str:
     """Write a recipe as the end of ``model = dict(...``.
 
     Args:
         recipe: With ``taps``.
         taus: For the module of each tap its share of a step, where it is known.
+        frozen: Whether a part of the backbone is not trained.
     """
-    lines: List[str] = ['    afan=dict(', '        taps=dict(']
+    lines: List[str] = ['    # A-FAN itself; each field of it that is not here has its default.', '    afan=dict(',
+                        '        # The places where features are perturbed, by names that you choose.',
+                        '        taps=dict(']
     for name, tap in recipe['taps'].items():
         tau = taus.get(tap['module'])
-        if tau is not None:
-            lines.append(f'            # About {tau:.0%} of a step comes after it: what a pass on all samples adds.')
+        if frozen and tap['module'].startswith('backbone'):
+            lines.append('            # Parts of the backbone are frozen: no gradient comes to a tap there.')
+        lines.append('            # A tap.' if tau is None else
+                     f'            # A tap; about {tau:.0%} of a step comes after it: what a pass on all samples adds.')
         lines.append(f'            {name}=dict(')
         lines += _fields(tap, 16)
         lines[-1] = lines[-1].rstrip(',') + '),'

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import os.path as osp
 from typing import Any
@@ -27,7 +28,7 @@ def export(config: str, checkpoint: str, out: str) -> Any:
     if not osp.isfile(checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {checkpoint!r}')
     cfg, left_out = stock_config(read_config(config))
-    model_cfg = cfg.model.copy()
+    model_cfg = copy.deepcopy(cfg.model)  # a segmentor writes `pretrained` into its backbone's
     if 'data_preprocessor' in cfg:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     weights, meta = read_weights(checkpoint)

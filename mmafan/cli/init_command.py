@@ -7,14 +7,16 @@ import os.path as osp
 from typing import Any, Dict, List
 
 from .configs import PREFIX, build_model, family_of, read_config, type_name
-from .explain import explain_recipe
-from .recipes import RECIPES, choose_recipe
+from .explain import HOOK, explain_recipe
+from .recipes import PURPOSES, RECIPES, Recipe, choose_recipe
 from .taps_command import Search, search
 
 IN_PACKAGE = f'{os.sep}.mim{os.sep}configs{os.sep}'
 
 TEMPLATE = '''# {title}
-# Written by `mmafan init {config}{options}`.
+# {purpose}
+# Written by
+#     mmafan init {config}{options}
 # Change what you like, and check it with `mmafan doctor {out}`.
 {base}
 {imports}
@@ -35,13 +37,14 @@ def base_lines(cfg: Any, config: str, out: str) -> str:
     Raises:
         ValueError: If it is of the new style and in no package, from which alone it can be imported anywhere.
     """
+    about = '# Everything that is not written here is as in the stock config.\n'
     if not is_new_style(cfg):
-        return f'_base_ = [{base_of(config, out)!r}]'
+        return f'{about}_base_ = [{base_of(config, out)!r}]'
     package, found, name = osp.realpath(cfg.filename).rpartition(f'{os.sep}configs{os.sep}')
     if not found or not osp.isfile(osp.join(package, '__init__.py')):
         raise ValueError(f'{config} is a new-style config (read_base) in no package; name one of an installed package')
     module = f'{osp.basename(package)}.configs.{name[:-3].replace(os.sep, ".")}'
-    return ('from mmengine.config import read_base\n\nwith read_base():\n'
+    return (f'{about}from mmengine.config import read_base\n\nwith read_base():\n'
             f'    from {module} import *  # noqa: F401,F403')
 
 
@@ -64,13 +67,22 @@ def import_lines(cfg: Any) -> str:
             f'custom_imports = dict(imports={names!r}, allow_failed_imports=False)')
 
 
-def hook_lines(cfg: Any) -> str:
-    """Return the line that adds the hook to those of the stock config."""
-    mine = "dict(type='mmafan.AdvFeatureHook')"
+def hook_lines(cfg: Any, fields: Dict[str, Any]) -> str:
+    """Return the lines that add the hook, with the fields of the recipe, to those of the stock config."""
+    named = dict(type='mmafan.AdvFeatureHook', **fields)
+    mine = 'dict(' + ', '.join(f'{key}={value!r}' for key, value in named.items()) + ')'
     given = 'custom_hooks' if is_new_style(cfg) else '_base_.custom_hooks'
     hooks = f'[*{given}, {mine}]' if cfg.get('custom_hooks') else f'[{mine}]'
-    return ('# Schedules A-FAN (begin, end, ramp), logs it, and checks the taps before the first weight changes.\n'
-            f'custom_hooks = {hooks}')
+    about = [f'# {HOOK[key]}' for key in ('type', *fields)]
+    return '\n'.join([*about, f'custom_hooks = {hooks}'])
+
+
+def purpose_lines(recipe_name: str, recipe: Recipe, stock: str) -> str:
+    """Return what the recipe is for, and which of its taps the model has no place for."""
+    lines = [f'The recipe {recipe_name!r} is configs/_base_/{recipe.file}.',
+             f'It is {PURPOSES[recipe_name]} (docs/when_to_use.md).']
+    lines += [f'Its tap {name} is left out: {stock} has no {module}.' for name, module in recipe.left_out.items()]
+    return '\n# '.join(lines)
 
 
 def write(found: Search, config: str, recipe_name: str, out: str) -> str:
@@ -86,22 +98,25 @@ def write(found: Search, config: str, recipe_name: str, out: str) -> str:
         ValueError: If no tap of the recipe has a place in the model.
     """
     cfg = found.cfg
-    file, recipe = choose_recipe(family_of(cfg), recipe_name, found.paths())
+    recipe = choose_recipe(family_of(cfg), recipe_name, found.paths())
     found.place(recipe)
-    if not recipe['taps']:
+    if not recipe.taps:
         raise ValueError(f'no tap of the recipe {recipe_name!r} has a place in {type_name(cfg.model.type)}; choose a '
                          f'module that mmafan taps {config} lists')
     stock = type_name(cfg.model.type)
     model = '\n'.join([
+        '# The model; what is not written here stays as the stock config has it.',
         'model.update(' if is_new_style(cfg) else 'model = dict(',
         f"    # {stock} with A-FAN: 'AFAN' + the stock type. Fields, weights and predictions are the stock model's.",
         f"    type='mmafan.{PREFIX}{stock}',",
-        explain_recipe(recipe, {tap['module']: found.tau(tap['module']) for tap in recipe['taps'].values()})])
+        explain_recipe(recipe.fields, {tap['module']: found.tau(tap['module']) for tap in recipe.taps.values()},
+                       found.is_frozen())])
     options = '' if recipe_name == 'default' else f' --recipe {recipe_name}'
     return TEMPLATE.format(
-        title=f'{osp.basename(config)[:-3]} with A-FAN: the recipe {recipe_name!r} (configs/_base_/{file}).',
-        config=config, options=options, out=osp.basename(out), base=base_lines(cfg, config, out) + '\n',
-        imports=import_lines(cfg) + '\n', hooks=hook_lines(cfg) + '\n', model=model)
+        title=f'{osp.basename(config)[:-3]} with A-FAN.',
+        purpose=purpose_lines(recipe_name, recipe, stock), config=config, options=options, out=osp.basename(out),
+        base=base_lines(cfg, config, out) + '\n', imports=import_lines(cfg) + '\n',
+        hooks=hook_lines(cfg, recipe.hook) + '\n', model=model)
 
 
 def check(path: str) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from .configs import build_model, family_of, read_config, stock_model, synthetic_batches
 from .probe import Candidate, find_candidates, training_step
-from .recipes import choose_recipe, stage_of
+from .recipes import Recipe, choose_recipe, stage_of
 from .stages import recommend_stage
 
 BATCH_SIZE = 2
@@ -40,13 +40,13 @@ class Search:
         """Return the paths of all modules."""
         return [path for path, _ in self.model.named_modules() if path]
 
-    def place(self, recipe: Dict[str, Any]) -> Dict[str, Any]:
+    def place(self, recipe: Recipe) -> Recipe:
         """Move the taps of a recipe to the modules of this model, in place; return the recipe.
 
         Raises:
             ValueError: If no module stands for a stage that the recipe names.
         """
-        for name, tap in recipe['taps'].items():
+        for name, tap in recipe.taps.items():
             stage = stage_of(tap['module'])
             if stage is None:
                 continue
@@ -54,11 +54,17 @@ class Search:
             if stage > TOKEN_STAGE and family_of(self.cfg) == 'mmseg' and self._hands_on_tokens(module):
                 module = recommend_stage(TOKEN_STAGE, self.model, self.candidates, self.size[0])
             if module is None:
-                raise ValueError(f'the recipe puts a tap at stage {stage} of the backbone, and no module of '
+                place = f'stage {stage}' if stage else 'the stem'
+                raise ValueError(f'the recipe puts a tap at {place} of the backbone, and no module of '
                                  f'{type(self.model).__name__} stands for it; choose one of those that mmafan taps '
                                  f'lists and write it into afan.taps.{name}.module')
             tap['module'] = module
         return recipe
+
+    def is_frozen(self) -> bool:
+        """Return whether a part of the backbone is not trained, so that no gradient comes to what is before it."""
+        backbone = getattr(self.model, 'backbone', torch.nn.Module())
+        return not all(parameter.requires_grad for parameter in backbone.parameters())
 
     def _hands_on_tokens(self, module: Optional[str]) -> bool:
         return any(c.path == module and len(c.shapes[0]) == 3 for c in self.candidates)
@@ -106,9 +112,9 @@ def shown(candidates: List[Candidate], marked: List[str], called: List[str]) -> 
 def rows(found: Search, everything: bool = False) -> List[Dict[str, Any]]:
     """Return what the command prints, as plain values."""
     family = family_of(found.cfg)
-    file, recipe = choose_recipe(family, 'default', found.paths())
+    recipe = choose_recipe(family, 'default', found.paths())
     try:
-        taps = {tap['module']: name for name, tap in found.place(recipe)['taps'].items()}
+        taps = {tap['module']: name for name, tap in found.place(recipe).taps.items()}
     except ValueError:
         taps = {}
     lists = dict(found.model.named_modules())
@@ -119,7 +125,7 @@ def rows(found: Search, everything: bool = False) -> List[Dict[str, Any]]:
     listed = found.candidates if everything else shown(found.candidates, list(taps), called)
     return [dict(module=c.path, shapes=[list(shape) for shape in c.shapes], calls=c.calls, tau=c.share,
                  cost=1 + c.share, batch_norms_after=c.batch_norms, recommended=taps.get(c.path),
-                 recipe=file if c.path in taps else None) for c in listed]
+                 recipe=recipe.file if c.path in taps else None) for c in listed]
 
 
 def report(found: Search, table: List[Dict[str, Any]]) -> str:

@@ -14,13 +14,13 @@ from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
 from ..validation import check_integer, fail
 from .fit_tracker import FitTracker
-from .loss_ratio import loss_ratios
+from .log_line import prepare_log, summarize_losses
 from .notices import schedule_notices
 from .recipe_state import RECIPE, check_recipe, recipe_of
 from .training_state import check_auxiliary, load_training_state, training_state
 
 CHECKPOINT_KEY = SCOPE
-MEASURED = ('relative_size', 'skipped_share', 'adversarial_to_clean')
+MEASURED = ('relative_size', 'skipped_share', 'adversarial', 'adversarial_to_clean')
 DataBatch = Optional[Union[dict, tuple, list]]
 
 
@@ -39,6 +39,7 @@ class AdvFeatureHook(Hook):
         fit_threshold: The strengths follow how well the training set is fitted: they are 0 while the clean loss (its
             running mean over an epoch) is above this share of the highest that it has been, and rise linearly from
             there to their full value at a loss of 0. In (0, 1]; None: they do not.
+        log_terms: Whether lines on the screen list each adversarial loss; files and other backends always get them.
 
     Beside a model without A-FAN it stays idle, and says so.
 
@@ -50,15 +51,17 @@ class AdvFeatureHook(Hook):
     priority = 'NORMAL'
 
     def __init__(self, begin: int = 0, end: Optional[int] = None, ramp: int = 0, by_epoch: bool = True,
-                 interval: int = 50, fit_threshold: Optional[float] = None) -> None:
+                 interval: int = 50, fit_threshold: Optional[float] = None, log_terms: bool = False) -> None:
         for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
             if value is not None or name != 'end':
                 check_integer(f'AdvFeatureHook.{name}', value, low)
-        if not isinstance(by_epoch, bool):
-            fail('AdvFeatureHook.by_epoch', by_epoch, 'True or False')
+        for name, flag in (('by_epoch', by_epoch), ('log_terms', log_terms)):
+            if not isinstance(flag, bool):
+                fail(f'AdvFeatureHook.{name}', flag, 'True or False')
         if end is not None and end <= begin:
             raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
+        self.log_terms = log_terms
         self.fit = None if fit_threshold is None else FitTracker(fit_threshold)
         self._restored: Dict[str, Any] = {}
         self._passes_expected = False
@@ -90,6 +93,7 @@ class AdvFeatureHook(Hook):
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
             refuse_compile(compile_cfg)
         check_auxiliary(model)
+        prepare_log(runner, model.afan.config, self.log_terms)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):
             name = type(runner.train_loop).__name__
@@ -167,8 +171,7 @@ class AdvFeatureHook(Hook):
             scalars.update(runtime.meters.pop_idle_shares(self._num_steps))
             self._num_steps = 0
             if self._passes_expected:
-                ratios = loss_ratios(outputs or {}, runtime.config)
-                scalars.update({f'{tap}_adversarial_to_clean': ratio for tap, ratio in ratios.items()})
+                scalars.update(summarize_losses(outputs or {}, runtime.config))
             scalars.update({f'{t}_skipped_share': share for t, share in runtime.meters.pop_skipped_shares().items()})
             if runtime.learned is not None:
                 scalars.update({f'{n}_learned': float(v.detach()) for n, v in runtime.learned.factors.items()})

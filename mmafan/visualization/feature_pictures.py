@@ -36,6 +36,23 @@ def attack_features(model: Any, data: dict, tap: str, prepared: bool = False) ->
     return attack.clean[0], attack.adversarial[0]
 
 
+def collect_pictures(images: Sequence[Tensor], bgr: bool) -> Tensor:
+    """Stack the images of a batch for display.
+
+    Args:
+        images: Pixels ``(3, H, W)`` as the data loader gives them, of different sizes or not.
+        bgr: Whether their channels are in OpenCV's order.
+
+    Returns:
+        RGB, ``(N, 3, H', W')``; smaller images are black on the right and below, as preprocessors pad them.
+    """
+    sizes = [image.shape[-2:] for image in images]
+    pictures = torch.zeros(len(sizes), 3, max(h for h, _ in sizes), max(w for _, w in sizes))
+    for picture, image, (height, width) in zip(pictures, images, sizes):
+        picture[:, :height, :width] = image.flip(0) if bgr else image
+    return pictures
+
+
 def make_rows(clean: Tensor, adversarial: Tensor, strengths: Sequence[float], moments: str = 'channel',
               num_groups: int = 32) -> List[Tuple[str, Tensor]]:
     """Compute what a feature picture shows.

@@ -2,16 +2,24 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
+import math
 import os.path as osp
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
+from mmafan.cli.configs import build_model, read_config, stock_model, synthetic_batches
 from mmafan.cli.explain import ABOUT, explain_recipe
-from mmafan.cli.init_command import base_of
+from mmafan.cli.init_command import base_of, write
 from mmafan.cli.main import main
+from mmafan.cli.recipes import recipe_names
+from mmafan.cli.taps_command import search
 from mmafan.config import AFANConfig
+from mmafan.registry import HOOKS
 
 
 def init(capsys, config, out, *options):
@@ -24,6 +32,15 @@ def needs(codebase):
     return importlib.import_module(codebase)
 
 
+def check_explained(text):
+    """Every line that sets something has a comment above it."""
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
+    for number, line in enumerate(lines):
+        if '=' in line and not line.strip().startswith('#'):
+            assert lines[number - 1].strip().startswith('#'), line
+
+
 def test_written_config_inherits_and_is_explained(tmp_path, capsys):
     needs('mmpretrain')
     out = tmp_path / 'mine.py'
@@ -33,12 +50,7 @@ def test_written_config_inherits_and_is_explained(tmp_path, capsys):
     config = AFANConfig.from_dict(cfg.model.afan)
     assert cfg.model.type == 'mmafan.AFANImageClassifier' and cfg.model.backbone.depth == 18
     assert cfg.custom_hooks[-1].type == 'mmafan.AdvFeatureHook' and cfg.custom_imports.imports == ['mmafan']
-    text = out.read_text()
-    assert max(map(len, text.splitlines())) <= 120
-    lines = text[text.index('model = '):].splitlines()
-    for number, line in enumerate(lines):
-        if '=' in line and not line.strip().startswith('#') and not line.strip().endswith('dict('):
-            assert lines[number - 1].strip().startswith('#'), line
+    check_explained(out.read_text())
     assert config.taps['backbone'].module == 'backbone.layer2'
 
 
@@ -77,10 +89,68 @@ def test_taps_are_where_the_shipped_configs_have_them(config, places, tmp_path, 
     needs(config.split('::')[0])
     said = init(capsys, config, tmp_path / 'mine.py')
     for name, module in places.items():
-        if module.endswith(('layer2', 'layer3')):  # which stage is the recipe's choice
-            assert f'{name} at backbone.layer' in said
-        else:
-            assert f'{name} at {module}' in said
+        assert f'{name} at {module}' in said
+
+
+def step(path):
+    """Train a written config on random images until every tap took part; return the hook, the taps and the log.
+
+    A recipe that attacks a share of the samples sits some steps out.
+    """
+    cfg = read_config(str(path))
+    model_cfg, afan = stock_model(cfg)
+    batch = synthetic_batches(cfg, 1, 4, 64)[0]
+    model_cfg.update(type=cfg.model.type, afan=afan, data_preprocessor=cfg.model.get('data_preprocessor')
+                     or cfg.get('data_preprocessor'))
+    torch.manual_seed(0)
+    model = build_model(cfg, model_cfg)
+    model.train()
+    trained = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    optimizer, logs = OptimWrapper(torch.optim.SGD(model.parameters(), 1e-3)), {}
+    for number in range(8):
+        model.afan.controls.iteration = number
+        logs.update(model.train_step(copy.deepcopy(batch), optimizer))
+        if all(any(key.startswith(f'adv_{tap}_') for key in logs) for tap in afan['taps']):
+            break
+    assert any(not torch.equal(trained[name], value) for name, value in model.named_parameters() if name in trained)
+    return HOOKS.build(cfg.custom_hooks[-1]), model.afan.config, logs
+
+
+STEPPED = {
+    'mmpretrain': 'mmpretrain::resnet/resnet18_8xb16_cifar10.py',
+    'mmdet': 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py',
+    'mmseg': 'mmseg::deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-769x769.py',
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('codebase', STEPPED)
+def test_every_recipe_is_explained_and_takes_a_step(codebase, tmp_path):
+    needs(codebase)
+    found = search(read_config(STEPPED[codebase]), image_size=64, repeats=1)
+    for name in recipe_names(codebase):
+        out = tmp_path / f'{name}.py'
+        out.write_text(write(found, STEPPED[codebase], name, str(out)))
+        check_explained(out.read_text())
+        hook, config, logs = step(out)
+        assert (hook.fit is not None) == (name == 'small-data')
+        for tap, fields in config.taps.items():
+            terms = [float(value) for key, value in logs.items() if key.startswith(f'adv_{tap}_')]
+            assert terms and all(map(math.isfinite, terms)), (name, tap)
+            assert fields.module.startswith(('backbone.layer', 'decode_head')) or name in ('small-data', 'noisy-labels')
+        if name in ('small-data', 'noisy-labels') and codebase != 'mmdet':  # whose stock stem is frozen
+            assert config.taps['backbone'].module in ('backbone.relu', 'backbone.stem')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['retinanet_r50_fpn_1x_coco', 'rtmdet_tiny_8xb32-300e_coco'])
+def test_detector_without_a_roi_head_gets_the_fields_of_its_shipped_config(name, tmp_path, capsys, repo):
+    needs('mmdet')
+    out = tmp_path / 'mine.py'
+    init(capsys, f'mmdet::{name.split("_")[0]}/{name}.py', out)
+    [shipped] = (repo / 'configs' / 'mmdet').glob(f'{name.split("_")[0]}_*_afan_coco.py')
+    mine, theirs = Config.fromfile(str(out)).model.afan, Config.fromfile(str(shipped)).model.afan
+    assert AFANConfig.from_dict(mine) == AFANConfig.from_dict(theirs)
 
 
 @pytest.mark.slow
@@ -114,8 +184,8 @@ def test_refusals_are_sentences(tmp_path, capsys, repo):
     stock = repo / 'configs' / 'mmpretrain' / 'resnet_digits.py'
     assert '--force' in error_of(capsys, 'init', stock, '-o', tmp_path / 'o.py')
     assert 'must name a .py file' in error_of(capsys, 'init', stock, '-o', tmp_path / 'o.txt')
-    assert "('default', 'economy') for mmpretrain" in error_of(
-        capsys, 'init', stock, '-o', tmp_path / 'p.py', '--recipe', 'published')
+    assert "invalid choice: 'economi'" in error_of(
+        capsys, 'init', stock, '-o', tmp_path / 'p.py', '--recipe', 'economi')
 
 
 def test_stock_config_is_named_by_its_package_where_it_is_in_one():
@@ -128,7 +198,7 @@ def test_explanation_writes_every_field_back():
     recipe = dict(taps=dict(a=dict(module='backbone.layer2', step_size=0.1 / 255, strengths=[0.5, 1.0],
                                    reinject=(False, True), losses=('loss_cls', ))), clean_weight=0.5)
     text = explain_recipe(recipe, {'backbone.layer2': 0.625})
-    assert 'About 62% of a step' in text and '0.1 / 255' in text
+    assert 'about 62% of a step' in text and '0.1 / 255' in text
     value = eval(f'dict(\n{text}')['afan']
     value['taps']['a']['strengths'] = list(value['taps']['a']['strengths'])
     assert value == recipe

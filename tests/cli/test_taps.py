@@ -10,7 +10,7 @@ from torch import nn
 from mmafan.cli.main import main
 from mmafan.cli.probe import Candidate, find_candidates
 from mmafan.cli.recipes import BASES, RECIPES, choose_recipe, read_recipe, stage_of
-from mmafan.cli.stages import resolve, stage_path
+from mmafan.cli.stages import resolve, stage_path, stem_path
 from mmafan.models.series import find_series
 
 
@@ -51,6 +51,35 @@ def test_stage_of_short_series_is_the_one_of_that_number():
     assert [stage_path(k, series, found, 32) for k in (1, 2, 3, 4)] == [*series, series[-1]]
 
 
+def test_frozen_stage_is_stood_for_by_the_next_and_the_others_keep_their_number():
+    series = [f'backbone.layer{k}' for k in (1, 2, 3, 4)]
+    found = maps(backbone_layer2=4, backbone_layer3=2, backbone_layer4=1)
+    assert [stage_path(k, series, found, 32) for k in (1, 2, 3, 4)] == [series[1], *series[1:]]
+
+
+# Modules in the order in which they run, with their classes: the stem of the first is the module of the second.
+STEMS = [
+    (dict(conv1='Conv2d', bn1='BatchNorm2d', relu='ReLU', maxpool='MaxPool2d', layer1='Sequential'), 'relu'),
+    ({'stem.0': 'Conv2d', 'stem': 'Sequential', 'maxpool': 'MaxPool2d', 'layer1': 'Sequential'}, 'stem'),
+    ({'downsample_layers.0': 'Sequential', 'stages.0': 'Sequential', 'downsample_layers.1': 'Sequential'},
+     'downsample_layers.0'),
+    ({'patch_embed': 'PatchEmbed', 'drop_after_pos': 'Dropout', 'stages.0.blocks.0': 'SwinBlock'}, 'patch_embed'),
+    ({'layers.0.conv': 'Conv2d', 'layers.0': 'ConvModule', 'layers.1.0': 'InvertedResidual'}, 'layers.0'),
+    ({'layers.0.0.projection': 'Conv2d', 'layers.0.0': 'PatchEmbed', 'layers.0.1.0': 'Block'}, 'layers.0.0'),
+    ({'layer2.0': 'BasicBlock', 'layer2': 'Sequential', 'layer3': 'Sequential'}, 'layer2'),  # all before is frozen
+]
+
+
+@pytest.mark.parametrize('modules, stem', STEMS, ids=[stem for _, stem in STEMS])
+def test_stem_is_what_runs_before_the_first_stage(modules, stem):
+    kinds = {f'backbone.{path}': kind for path, kind in modules.items()}
+    series = [f'backbone.{name}{k}' for name in ('layer', 'layers.', 'stages.') for k in (0, 1, 2, 3)
+              if any(path.startswith(f'{name}{k}') for path in modules)]
+    found = [Candidate('data_preprocessor.x', [(2, 3, 8, 8)]), *(Candidate(path, [(2, 8, 8, 8)]) for path in kinds)]
+    assert stem_path(series, found, dict(kinds, **{'data_preprocessor.x': 'Norm'})) == f'backbone.{stem}'
+    assert stem_path(series, found[:1], {}) is None
+
+
 def test_stage_of_long_series_goes_by_resolution():
     heights = dict(zip(range(8), (16, 16, 8, 4, 4, 2, 1, 1)))
     found = maps(**{f'backbone_layers_{k}': height for k, height in heights.items()})
@@ -89,15 +118,22 @@ def test_every_recipe_of_the_table_is_a_file_with_taps(repo):
         for files in recipes.values():
             for file in files:
                 recipe = read_recipe(file)
-                assert any(stage_of(tap['module']) for tap in recipe['taps'].values()), file
-                assert all(tap is not None for tap in recipe['taps'].values())
+                assert any(stage_of(tap['module']) is not None for tap in recipe.taps.values()), file
+                assert all(tap is not None for tap in recipe.taps.values())
     assert (repo / 'configs' / '_base_').samefile(BASES)
+
+
+def test_small_data_waits_until_the_set_is_fitted_and_wrong_labels_do_not():
+    assert read_recipe('afan_small_data.py').hook == dict(fit_threshold=0.3)
+    assert read_recipe('afan_noisy_labels.py').hook == read_recipe('afan_recipe.py').hook == {}
 
 
 def test_recipe_is_that_whose_taps_the_model_has():
     two_stages = ['backbone.layer2', 'roi_head.bbox_head.shared_fcs']
-    assert 'roi' in choose_recipe('mmdet', 'default', two_stages)[1]['taps']
-    assert list(choose_recipe('mmdet', 'default', ['bbox_head'])[1]['taps']) == ['backbone']
+    assert 'roi' in choose_recipe('mmdet', 'default', two_stages).taps
+    assert list(choose_recipe('mmdet', 'default', ['bbox_head']).taps) == ['backbone']
+    published = choose_recipe('mmdet', 'published', ['bbox_head'])
+    assert published.left_out == {'roi': 'roi_head.bbox_head.shared_fcs'} and list(published.taps) == ['backbone']
     with pytest.raises(ValueError, match="--recipe must be one of .* did you mean 'economy'"):
         choose_recipe('mmseg', 'econmy', [])
 

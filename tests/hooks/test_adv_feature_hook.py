@@ -123,6 +123,7 @@ def test_measurements_are_logged_at_the_interval_without_the_word_loss(tmp_path)
     runner, spy = make_runner(tmp_path, AdvFeatureHook(interval=3), 1)
     runner.train()
     assert set(spy.logs[0]) == {'train/afan_s_relative_size', 'train/afan_s_skipped_share', 'train/afan_strength_scale',
+                                'train/afan_s_adversarial',
                                 'train/afan_s_adversarial_to_clean'}
     assert spy.logs[0]['train/afan_s_skipped_share'] == 0 and spy.logs[0]['train/afan_s_relative_size'] > 0
     sizes = [log['train/afan_s_relative_size'] for log in spy.logs]

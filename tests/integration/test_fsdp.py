@@ -52,7 +52,7 @@ def test_trains_saves_and_resumes_as_under_ddp(repo, tmp_path):
     from mmengine.registry import MODELS, init_default_scope
     train(repo, tmp_path, 'ddp', DDP)
     log = train(repo, tmp_path, 'fsdp', FSDP, engine='fsdp')
-    assert 'adv_stage1_0.loss' in log and 'single-graph' in log
+    assert 'afan_stage1_adversarial: ' in log and 'single-graph' in log
     ddp, fsdp = load(tmp_path, 'ddp')['state_dict'], load(tmp_path, 'fsdp')['state_dict']
     start = load(tmp_path, 'ddp', 1)['state_dict']
     assert list(ddp) == list(fsdp)

@@ -87,7 +87,7 @@ def test_installed_package_trains_from_a_foreign_folder(form, environment, sourc
         (folder / f'{name}.py').write_text(text)
         out = call(command, *(part.format(config=f'{name}.py', folder=folder / name) for part in TRAIN), cwd=folder,
                    env=clean())
-        assert 'adv_stage1_0.loss' in out and 'Epoch(val) [1]' in out
+        assert 'afan_stage1_adversarial: ' in out and 'Epoch(val) [1]' in out
 
 
 def test_sdist_has_what_a_reader_needs(environment, sources, tmp_path):

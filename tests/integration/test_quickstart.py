@@ -15,6 +15,8 @@ pytest.importorskip('mmpretrain', reason='the demo trains a model of mmpretrain'
 pytest.importorskip('sklearn', reason='the images are part of scikit-learn')
 pytest.importorskip('matplotlib', reason='the report has pictures')
 
+from ..pages import check_offline  # noqa: E402
+
 
 @pytest.fixture
 def report(tools):
@@ -62,6 +64,8 @@ def test_numbers_in_the_tables(report, task, tmp_path, read_row):
     text = write(report, task, tmp_path, baseline=[90.0, 92.0, 94.0], equal_compute=[91.0, 92.0, 93.0],
                  noise=[92.0, 92.0, 92.0], afan=[91.0, 94.0, 97.0])
     assert (tmp_path / 'report.md').read_text() == text
+    page = check_offline(tmp_path / 'report.html', pictures=0)  # nothing was drawn
+    assert ['noise', '1', '92.00', '102.00', 'train noise 1'] in page.cells and 'Pictures' in page.text
     # Intervals: 4.303 / sqrt(3) = 2.484 times the deviation of the differences, which are here -1, 0, 1 or their like.
     assert read_row(text, 'baseline | 60')[1:-1] == ['60', '92.00 ± 2.00', '102.00 ± 2.00', '', '+2.00 ± 2.48']
     assert read_row(text, 'equal compute | 118')[2:-1] == [

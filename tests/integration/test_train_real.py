@@ -59,7 +59,7 @@ def test_killed_and_resumed_equals_uninterrupted(repo, shared_data, tmp_path):
         f"data_prefix='test', indices={indices[:100]}", f"data_prefix='test', indices={list(range(0, 2000, 40))}"))
     output = finish(start(repo, config, tmp_path / 'whole'))
     seed = next(int(line.rpartition(' ')[2]) for line in output.splitlines() if line.strip().startswith('seed:'))
-    assert 'adv_stage1_0.loss' in output and 'afan_stage1_relative_size' in output
+    assert 'afan_stage1_adversarial: ' in output and 'adv_stage1_0.loss' not in output
 
     process = start(repo, config, tmp_path / 'killed', '--cfg-options', f'randomness.seed={seed}')
     deadline = time.time() + 600

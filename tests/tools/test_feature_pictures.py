@@ -59,14 +59,6 @@ def test_picture_and_sizes(tool, repo, tmp_path, capsys, codebase, channels, ste
     assert picture.shape[0] > 600 and picture.std() > 10
 
 
-def test_pictures_are_rgb_and_padded(tool):
-    small, large = torch.zeros(3, 2, 3), torch.ones(3, 4, 3)
-    small[0] = 9  # blue, in OpenCV's order
-    found = tool.collect_pictures([small, large], bgr=True)
-    assert found.shape == (2, 3, 4, 3)
-    assert (found[0, 2, :2] == 9).all() and found[0].sum() == 54 and (found[1] == 1).all()
-
-
 @pytest.mark.parametrize('more, sentence', [
     (['--tap', 'roi'], "--tap must be one of the taps in the config, stage1, got 'roi'"),
     (['--strengths', '1.5'], '--strengths must lie in (0, 1], got 1.5'),

@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip('mmpretrain', reason='the configs of the studies are for mmpretrain')
 
+from ..pages import check_offline  # noqa: E402
+
 CONFIG = 'configs/mmpretrain/resnet_afan_digits.py'
 
 
@@ -269,6 +271,8 @@ def test_a_killed_study_goes_on_to_the_same_table(repo, write, tmp_path):
     assert (tmp_path / 'killed' / 'table.md').read_text() == (tmp_path / 'straight' / 'table.md').read_text()
     assert len({row[5] for row in rows[1:]}) == 4
     assert (tmp_path / 'straight' / 'arms.png').read_bytes()[:4] == b'\x89PNG'
+    page = check_offline(tmp_path / 'straight' / 'report.html', pictures=1)
+    assert 'afan' in page.text and 'Study' in page.text
     third, _ = finish('straight')
     assert '[' not in third.split('| arm')[0]  # nothing ran again
     assert textwrap.dedent(third).count('| baseline | 2 |') == 1

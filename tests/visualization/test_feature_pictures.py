@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip('matplotlib', reason='pictures are drawn by matplotlib')
 
-from mmafan.visualization import draw_features, make_rows  # noqa: E402
+from mmafan.visualization import collect_pictures, draw_features, make_rows  # noqa: E402
 from mmafan.visualization.feature_pictures import _most_moved_channel  # noqa: E402
 
 
@@ -127,3 +127,11 @@ def test_unknown_tap_is_named(tiny_classifier, tiny_batch):
     from mmafan.visualization import attack_features
     with pytest.raises(ValueError, match=r"tap must be one of \('s',\), got 'x'"):
         attack_features(tiny_classifier(), tiny_batch(), 'x')
+
+
+def test_pictures_are_rgb_and_padded():
+    small, large = torch.zeros(3, 2, 3), torch.ones(3, 4, 3)
+    small[0] = 9  # blue, in OpenCV's order
+    found = collect_pictures([small, large], bgr=True)
+    assert found.shape == (2, 3, 4, 3)
+    assert (found[0, 2, :2] == 9).all() and found[0].sum() == 54 and (found[1] == 1).all()

@@ -23,28 +23,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def collect_pictures(images: Any, bgr: bool) -> Any:
-    """Stack the images of a batch for display.
-
-    Args:
-        images: Pixels ``(3, H, W)`` as the data loader gives them, of different sizes or not.
-        bgr: Whether their channels are in OpenCV's order.
-
-    Returns:
-        RGB, ``(N, 3, H', W')``; smaller images are black on the right and below, as preprocessors pad them.
-    """
-    import torch
-    sizes = [image.shape[-2:] for image in images]
-    pictures = torch.zeros(len(sizes), 3, max(h for h, _ in sizes), max(w for _, w in sizes))
-    for picture, image, (height, width) in zip(pictures, images, sizes):
-        picture[:, :height, :width] = image.flip(0) if bgr else image
-    return pictures
-
-
 def measure(args) -> Dict[str, Any]:
     """Attack and draw; return the sizes of what was drawn."""
     trained = load_trained(args.config, args.checkpoint, args.cfg_options, args.device)
-    from mmafan.visualization import attack_features, draw_features, make_rows
+    from mmafan.visualization import attack_features, collect_pictures, draw_features, make_rows
     if not hasattr(trained.model, 'afan'):
         stop(f"model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), got {trained.cfg.model.type!r}; "
              f'an A-FAN config takes the checkpoint of a stock model, too')
