@@ -93,7 +93,7 @@ class AdvFeatureHook(Hook):
         if compile_cfg is not None and compile_cfg is not False:  # an empty dict compiles, too
             refuse_compile(compile_cfg)
         check_auxiliary(model)
-        prepare_log(runner, model.afan.config, self.log_terms)
+        prepare_log(runner, self.log_terms)
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if self.by_epoch and not self._epochs and (self.begin or self.end is not None or self.ramp):
             name = type(runner.train_loop).__name__

@@ -70,11 +70,8 @@ class ShortLine:
         return tag, shorten_line(line) if mode == 'train' else line
 
 
-def prepare_log(runner: Any, config: AFANConfig, terms: bool) -> None:
-    """Shorten the lines of a run unless ``terms`` are wanted, and say so where every tap is off."""
-    if not any(tap.active for tap in config.taps.values()):
-        runner.logger.warning(f'every tap of afan.taps is off ({", ".join(config.taps) or "none is left"}): this '
-                              f'trains without A-FAN; give one of them a weight above 0')
+def prepare_log(runner: Any, terms: bool) -> None:
+    """Shorten the lines of a run unless ``terms`` are wanted."""
     if isinstance(runner.log_processor, ShortLine):
         runner.log_processor = runner.log_processor.processor
     if not terms:

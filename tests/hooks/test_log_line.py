@@ -72,11 +72,3 @@ def test_processor_is_wrapped_once_and_can_be_copied(tmp_path):
             hook.before_train(runner)
     assert isinstance(runner.log_processor, ShortLine) and runner.log_processor.processor is stock
     assert copy.deepcopy(runner.log_processor).window_size == stock.window_size
-
-
-def test_all_taps_off_is_said(tmp_path):
-    runner, _ = make_runner(tmp_path, afan=dict(taps=dict(s=dict(TAPS['s'], weight=0.0))), epochs=1)
-    said = []
-    runner.logger.warning = lambda text, *more: said.append(text)
-    runner.train()
-    assert [text for text in said if 'every tap of afan.taps is off (s)' in text]
