@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Type
 
@@ -13,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..config import BATCH_NORM_POLICIES
 from ..registry import MODELS
 from ..replay.state import PassKind, current_pass
-from .norm_mode import MODES
+from .norm_mode import MODES, by_groups
 
 AUXILIARY = 'auxiliary'
 Stock: Any = _BatchNorm if TYPE_CHECKING else object
@@ -50,6 +51,8 @@ class PassAwareNorm(MadeNorm, Stock):
         stock = super().forward
         if state.kind is PassKind.CLEAN or not self.training:
             return stock(input)
+        if state.kind is PassKind.JOINED:
+            return by_groups(functools.partial(type(self).forward, self), input, state)
         mode = MODES[state.kind, self.policy or state.batch_norm]
         if mode.frozen and self.running_mean is not None:
             return _with(self, 'training', False, stock, input)

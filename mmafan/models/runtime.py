@@ -15,6 +15,7 @@ from ..replay import Facts
 from ..replay.checkpointing import checkpointing_of_passes
 from ..replay.forward_state import RegionState
 from .codebase import Codebase
+from .joined import WaitingSamples
 from .norms import ModelNorms
 
 
@@ -145,6 +146,7 @@ class AFANRuntime:
         learned: Learned strengths, where the config asks for them.
         inside: Whether a pass of A-FAN is running: the model's loss is then the stock one.
         wrapped: Whether a wrapper of ours asks for the single-graph loss.
+        waiting: What a step of the joined schedule leaves to the next one.
     """
 
     def __init__(self, config: AFANConfig, norms: ModelNorms, codebase: Codebase = Codebase()) -> None:
@@ -157,13 +159,20 @@ class AFANRuntime:
         if config.learn_strengths is not None:
             self.learned = LearnedStrengths(config.learn_strengths, [n for n, tap in config.taps.items() if tap.active])
         self.inside = self.wrapped = False
+        self.waiting = WaitingSamples()
 
     @property
     def taps(self) -> Dict[str, TapConfig]:
         """The taps that take part in this step; empty where A-FAN is off."""
         if self.controls.strength_scale <= 0:
             return {}
-        return {name: tap for name, tap in self.config.taps.items() if tap.active}
+        return {name: tap for name, tap in self.config.taps.items()
+                if tap.active and self.controls.iteration % tap.every == 0}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether A-FAN is on, be it that no tap takes part in this step."""
+        return self.controls.strength_scale > 0 and any(tap.active for tap in self.config.taps.values())
 
     @contextmanager
     def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:

@@ -15,10 +15,12 @@ from torch._compile import _disable_dynamo
 from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
+from .joined import JoinedStep
 from .step import Step
-from .suffix import Losses, depends, detach_losses
+from .suffix import Losses, clean_losses, depends, detach_losses
 
 ZERO = 'afan_zero'
+STEPS = {'joined': JoinedStep}
 
 
 # ---------------------------------------------------------------------- two-phase
@@ -143,7 +145,7 @@ def runs_two_phase(model: Any, optim_wrapper: Any) -> bool:
         reason = (f'{owner.__name__} has a train_step of its own' if owner is not BaseModel else
                   f'the optimizer wrapper is a {type(optim_wrapper).__name__}')
         raise ValueError(f"afan.schedule='two_phase' is not possible here ({reason}), use 'single_graph'")
-    return able and schedule != 'single_graph'
+    return able and schedule not in ('single_graph', 'joined')
 
 
 def owns_step(model: Any, optim_wrapper: Any) -> bool:
@@ -162,16 +164,17 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     if afan.inside or not (model.training and torch.is_grad_enabled()):
         return stock_loss(*args, **kwargs)
     if not afan.taps and afan.facts is not None:
-        return _with_auxiliary(model, stock_loss(*args, **kwargs))
+        afan.waiting.take()
+        return _with_auxiliary(model, _sat_out(afan, stock_loss(*args, **kwargs)))
 
     def run(batch: Batch) -> Losses:
         own = batch.copy() if afan.codebase.changes_batches else batch
         with afan.entered(model):
             return stock_loss(*own.args, **own.kwargs)
 
-    step = Step(model, Batch(args, kwargs), run)
+    step = STEPS.get(afan.config.schedule, Step)(model, Batch(args, kwargs), run)
     if not step.taps:
-        return _with_auxiliary(model, step.clean_pass()[1])
+        return _with_auxiliary(model, _sat_out(afan, step.clean_pass()[1]))
     if is_distributed() and not afan.wrapped:
         if afan.config.schedule == 'two_phase':
             raise ValueError("afan.schedule='two_phase' is not possible under the distributed wrapper of the model, "
@@ -183,6 +186,14 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     for part in step.parts(keeps_graph=True):
         merged.update(part.losses())
     return _with_auxiliary(model, merged)
+
+
+def _sat_out(afan: Any, losses: Losses) -> Losses:
+    """Weight the losses of a step that no tap takes part in as those of others, where it is one of ``every`` few."""
+    if not afan.is_on:
+        return losses
+    afan.controls.iteration += 1
+    return clean_losses(losses, afan.config.clean_weight)
 
 
 def _merged(model: Any, batch: Batch) -> Losses:

@@ -83,13 +83,17 @@ class Step:
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
-            losses = self.run(batch)
+            losses = self._run_clean(recording, batch)
         if afan.facts is None:
             afan.facts = check_first_pass(self.model, recording, batch, self.run, losses)
             afan.num_waits += afan.facts is None
         else:
             afan.facts = recording.facts
         return recording, losses
+
+    def _run_clean(self, recording: Recording, batch: Batch) -> Losses:
+        """Run the clean forward."""
+        return self.run(batch)
 
     def _prepare_first(self) -> None:
         afan = self.afan
@@ -139,7 +143,7 @@ class Step:
         losses = suffix.losses(perturbed)
         if self.afan.facts is not None:
             self.afan.facts = suffix.recording.facts
-        weight = wanted.weight
+        weight = wanted.weight * suffix.tap.every
         if suffix.tap.fraction < 1:
-            weight *= participation_weight(self.batch.size, suffix.tap, self.afan.norms.least_samples)
+            weight *= participation_weight(suffix.recording.size, suffix.tap, self.afan.norms.least_samples)
         return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.number}.')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from contextlib import contextmanager, nullcontext
 from typing import Any, Callable, ContextManager, Iterator, List, Optional
 
@@ -13,6 +14,21 @@ from .state import PassKind, Patches, current_pass, running_pass
 REENTRANT = 'CheckpointFunction'
 NON_REENTRANT = '_checkpoint_without_reentrant_generator'
 _REPLAYS: List[Callable[[], bool]] = []
+_REGIONS = threading.local()
+
+
+def inside_region() -> bool:
+    """Whether a checkpointed region is running in this thread."""
+    return getattr(_REGIONS, 'depth', 0) > 0
+
+
+@contextmanager
+def _region() -> Iterator[None]:
+    _REGIONS.depth = getattr(_REGIONS, 'depth', 0) + 1
+    try:
+        yield
+    finally:
+        _REGIONS.depth -= 1
 
 
 def _given(regions: RegionState) -> RegionState:
@@ -105,7 +121,7 @@ def in_its_pass(function: Callable[..., Any], regions: Optional[RegionState] = N
         # There may be regions inside.
         again = None if regions is None else functools.partial(_given, regions)
         inner = checkpointing_of_passes(again, regions is None or regions.protects)
-        with protection, running_pass(kind, state.batch_norm), inner:
+        with protection, running_pass(kind, state.batch_norm, state.groups), inner, _region():
             return function(*args, **kwargs)
 
     return recompute

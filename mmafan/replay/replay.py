@@ -10,7 +10,7 @@ from torch import Tensor
 from .batch import Chosen, map_tensors, select_elements, select_samples, snapshot
 from .calls import WatchedCall
 from .checkpointing import replaying
-from .state import PassKind, PassState, Patches, running_pass
+from .state import PassKind, PassState, running_pass
 from .tap import Record, Records
 from .unread import Watch
 
@@ -41,7 +41,7 @@ class Replay:
         self._chosen, self._with_grad, self._watch = chosen, with_grad, watch
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)
-        self._patches = Patches()
+        self._patches = recording.make_patches()
         self._calls = 0
 
     def __enter__(self) -> 'Replay':

@@ -83,6 +83,7 @@ class TapCapture:
         prefix: The modules and methods that had finished, outermost only, in order of calls.
         random_state: Random streams as they were when the tap was reached.
         autocast: Whether the tap was reached under autocast.
+        perturbed: Whether each tensor of the outputs, in order, is one of the features.
     """
 
     def __init__(self) -> None:
@@ -90,7 +91,7 @@ class TapCapture:
         self.live: List[Tensor] = []
         self.gradients: List[Optional[Tensor]] = []
         self.prefix: Records = []
-        self._perturbed: List[bool] = []
+        self.perturbed: List[bool] = []
         self.random_state: Optional[RandomState] = None
         self.autocast = False
 
@@ -98,7 +99,7 @@ class TapCapture:
     def features(self) -> List[Tensor]:
         """The clean features, detached, in the order of :attr:`live`."""
         tensors = [t for output in self.outputs for t in tensors_of(output)]
-        return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
+        return [t for t, perturbed in zip(tensors, self.perturbed) if perturbed]
 
     def reach(self, prefix: Records, state: RandomState) -> None:
         """Note what had finished, and the random streams, when the tap was reached for the first time."""
@@ -115,7 +116,7 @@ class TapCapture:
     def _track(self, tensor: Tensor) -> Tensor:
         """A feature is floating and has a gradient; everything else (labels, frozen levels, boxes) is a constant."""
         perturbed = is_feature(tensor) and tensor.requires_grad
-        self._perturbed.append(perturbed)
+        self.perturbed.append(perturbed)
         if not perturbed:
             return tensor
         index, gradients = len(self.live), self.gradients
@@ -151,7 +152,7 @@ class TapCapture:
             features: One tensor for each of :attr:`features`.
             chosen: The samples they stand for, if not all.
         """
-        replacements, flags = iter(features), iter(self._perturbed)
+        replacements, flags = iter(features), iter(self.perturbed)
 
         def replace(tensor: Tensor) -> Tensor:
             return next(replacements) if next(flags) else select_samples(tensor, chosen)

@@ -1,0 +1,36 @@
+"""What is kept of a step's recording while its samples wait for the next step."""
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from torch import Tensor
+
+from .batch import Chosen, map_tensors, select_samples
+from .recording import Recording
+from .unread import StandIn
+
+
+def keep_rows(recording: Recording, name: str, chosen: Optional[Chosen]) -> None:
+    """Let go of the features of a tap, which others replace, and of the rows before it that belong to other samples.
+
+    Args:
+        recording: Of a clean pass that has had its backward; it belongs to one tap.
+        name: Name of the tap.
+        chosen: The samples whose rows are kept; None: all.
+
+    What an adversarial pass replays afterwards is the same, with memory for the chosen samples alone.
+    """
+    capture = recording.captures[name]
+    perturbed = iter(capture.perturbed)
+
+    def without_features(tensor: Tensor) -> Any:
+        return tensor.new_empty(0) if next(perturbed) else select_samples(tensor, chosen)
+
+    def rows(tensor: Tensor) -> Any:
+        return tensor if type(tensor) is StandIn else select_samples(tensor, chosen)
+
+    capture.outputs = [map_tensors(without_features, output) for output in capture.outputs]
+    capture.gradients = []
+    capture.prefix = [record if record.name != 'forward' or record.unread else
+                      record._replace(output=map_tensors(rows, record.output), watched=[], live=[])
+                      for record in capture.prefix]
