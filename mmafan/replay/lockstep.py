@@ -52,8 +52,9 @@ class Meetings:
         if any(self.joinable.values()):
             names = [name for name, good in self.joinable.items() if good]
             return [(name, model.get_submodule(name)) for name in [*names, *self.undecided]]
-        skipped = getattr(model, 'data_preprocessor', None)
-        return [(name, m) for name, m in model.named_modules() if m is not model and m is not skipped
+        inner = {id(part) for m in model.modules() if isinstance(m, _BatchNorm) for part in m.children()}
+        skipped = {id(model), id(getattr(model, 'data_preprocessor', None)), *inner}
+        return [(name, m) for name, m in model.named_modules() if id(m) not in skipped
                 and type(m).forward is not nn.Module.forward and self.joinable.get(name, True)]
 
 

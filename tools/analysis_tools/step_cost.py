@@ -26,7 +26,7 @@ from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
 CHILD = 'MMAFAN_STEP_COST_CHILD'
-SCHEDULES = ('auto', 'two_phase', 'single_graph')
+SCHEDULES = ('auto', 'two_phase', 'single_graph', 'joined')
 
 
 def positive(text: str) -> int:
