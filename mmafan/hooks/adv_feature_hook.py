@@ -170,7 +170,7 @@ class AdvFeatureHook(Hook):
                                  f'{self.fit.threshold}: the model logs {sorted(outputs or {})}')
             self.fit.update(math.nan if loss is None else loss, window)
         if self._logs_at(batch_idx):
-            measured = runtime.meters.diagnostics if self._passes_expected else {}
+            measured = runtime.meters.diagnostics if runtime.is_on else {}
             scalars = {name: float(value) for name, value in measured.items()}
             if self._passes_expected:
                 ratios = loss_ratios(outputs or {}, runtime.config)

@@ -20,11 +20,10 @@ def clean_loss(outputs: Dict[str, Any], runtime: Any) -> Optional[float]:
     """
     # All clean losses of a step with A-FAN on have their weight, also where no tap takes part in it: a process divides
     # by the same weight as the others.
-    taps = runtime.taps
-    adversarial = tuple(f'adv_{name}_' for name in taps)
+    adversarial = tuple(f'adv_{name}_' for name in runtime.config.taps)
     clean = [value for name, value in outputs.items()
              if 'loss' in name and name != 'loss' and not name.startswith(adversarial)]
-    weight = runtime.config.clean_weight if taps and clean else 1.0
+    weight = runtime.config.clean_weight if runtime.is_on and clean else 1.0
     clean = clean or [outputs[name] for name in ('loss', ) if name in outputs]
     total = torch.as_tensor(sum(clean) / weight if clean else math.nan).detach().float().clone()
     all_reduce(total, op='mean')  # every process comes here in every step

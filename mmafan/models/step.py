@@ -118,7 +118,8 @@ class Step:
             chosen = None
             if tap.fraction < 1:
                 least = self.afan.norms.least_samples
-                chosen = choose_samples(self.batch.size, tap, least, controls.iteration, rank, number)
+                turn = controls.iteration // tap.every
+                chosen = choose_samples(self.batch.size, tap, least, turn, rank, number)
                 if chosen is not None and not chosen.numbers:
                     continue
             suffix = Suffix(self.model, recording, self.batch, self.run, name, tap, chosen)
@@ -130,7 +131,7 @@ class Step:
     def _measure(self, suffix: Suffix, attack: Attack) -> None:
         meters = self.afan.meters
         meters.count_samples(suffix.name, attack.num_skipped, suffix.tap.num_steps * sum(map(len, suffix.features)))
-        if self.afan.controls.measure:
+        if self.afan.controls.measure or suffix.tap.every > 1:  # may never take part where the log asks
             meters.diagnostics[f'{suffix.name}_relative_size'] = attack.relative_size()
 
     def _learned_factor(self, suffix: Suffix) -> Optional[Tensor]:
