@@ -193,6 +193,30 @@ def leave_ignored_labels_unweighted() -> None:
     cross_entropy_loss.cross_entropy = cross_entropy
 
 
+def end_process() -> None:
+    """End a process that has trained beside others through gloo, with status 0; return in any other.
+
+    Gloo's threads let go of the last tensors a little late. Where Python takes itself apart at that moment, it aborts a
+    process that has done all its work (https://github.com/pytorch/pytorch/pull/179291), and the launch counts as
+    failed. So what is registered for the end runs here, and Python is not taken apart. No longer needed once torch
+    waits for these threads before Python ends.
+    """
+    import atexit
+    import os
+    import sys
+
+    from torch import distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if distributed.get_backend() != 'gloo':
+        distributed.destroy_process_group()
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
+
+
 def apply() -> None:
     """Apply every workaround that concerns mmengine; safe to call again."""
     register_config_package()

@@ -117,8 +117,7 @@ class AFANConfig:
             if 'loss' in name or name.startswith('_'):
                 fail('afan.taps', name, "keyed by names without 'loss' in them that do not begin with _")
             if tap is not None:
-                where = f'afan.taps.{name}'
-                built[name] = build_dataclass(TapConfig, tap, where)
+                built[name] = build_dataclass(TapConfig, tap, f'afan.taps.{name}')
         places: Dict[Any, str] = {}
         for name, config in built.items():
             other = places.setdefault((config.module, config.at), name)
@@ -128,5 +127,4 @@ class AFANConfig:
         learn = value.get('learn_strengths')
         if learn is not None:
             learn = build_dataclass(LearnStrengthsConfig, learn, 'afan.learn_strengths')
-        rest = {k: v for k, v in value.items() if k not in ('taps', 'learn_strengths')}
-        return cls(taps=built, learn_strengths=learn, **rest)
+        return cls(**{**value, 'taps': built, 'learn_strengths': learn})

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Type
 
 from mmengine.model import BaseModel
@@ -65,13 +66,10 @@ class ScopedRegistry(Registry):
         return None if child is None or child is self else _plain_get(child.get, name)
 
     def _in_only_codebase(self, name: str) -> Optional[Type]:
-        found: Dict[str, Type] = {}
-        for scope, child in self.root._children.items():
-            if scope != SCOPE:
-                _plain_get(child.get, '')  # imports the modules that register
-                cls = child._module_dict.get(name)
-                if cls is not None and cls not in found.values():
-                    found[scope] = cls
+        children = {scope: child for scope, child in self.root._children.items() if scope != SCOPE}
+        for child in children.values():
+            _plain_get(child.get, '')  # imports the modules that register
+        found = _holders(children, name)
         if len(found) > 1:
             raise KeyError(f"type '{name}' is ambiguous: {', '.join(sorted(found))} each have one; set default_scope "
                            f"to one of them, or write the type as '{sorted(found)[0]}.{name}'")
@@ -106,17 +104,9 @@ class ModelRegistry(ScopedRegistry):
         return super().get(key)
 
     def _find_stock(self, stock: str, scope_of_stock: str = '') -> Type:
-        name = afan_name(stock)
-        found: Dict[str, Type] = {}
-        names: List[str] = []
-        for scope, registry in self._candidates().items():
-            if scope_of_stock not in ('', scope):
-                continue
-            cls = registry._module_dict.get(stock)
-            names += map(afan_name, registry._module_dict)
-            if cls is not None and cls not in found.values():
-                found[scope] = cls
-        surrounding = _surrounding_scope()
+        name, surrounding = afan_name(stock), _surrounding_scope()
+        candidates = {scope: found for scope, found in self._candidates().items() if scope_of_stock in ('', scope)}
+        found = _holders(candidates, stock)
         if surrounding in found:
             return found[surrounding]
         found = {scope: cls for scope, cls in found.items() if issubclass(cls, BaseModel)} or found
@@ -125,6 +115,7 @@ class ModelRegistry(ScopedRegistry):
         if found:
             raise KeyError(f"model type '{name}' is ambiguous: {', '.join(sorted(found))} each have a {stock!r}; "
                            f'set default_scope to one of them')
+        names = [afan_name(other) for registry in candidates.values() for other in registry._module_dict]
         raise KeyError(f"model type '{SCOPE}.{name}' needs a registered model named {stock!r}, and there is none; "
                        f'{suggest(name, names)}')
 
@@ -134,32 +125,34 @@ class ModelRegistry(ScopedRegistry):
         for scope in (surrounding, *([] if surrounding in CODEBASES else CODEBASES)):
             if scope is not None:
                 _import_registry(scope)
-        root = self.root
-        children = {scope: child for scope, child in root._children.items() if scope != SCOPE}
-        candidates: Dict[str, Registry] = {}
-        if surrounding is not None and surrounding in children:
-            candidates[surrounding] = children.pop(surrounding)
-        candidates.update(children)
+        candidates = {scope: self.root._children[scope] for scope in
+                      sorted(self.root._children, key=lambda scope: scope != surrounding) if scope != SCOPE}
         for scope, registry in candidates.items():
             if scope == surrounding or surrounding not in CODEBASES:
                 _plain_get(registry.get, '')  # imports the modules that register
-        candidates['mmengine'] = root
-        return candidates
+        return {**candidates, 'mmengine': self.root}
+
+
+def _holders(registries: Dict[str, Registry], name: str) -> Dict[str, Type]:
+    """The classes of a name, each by the first scope that has it."""
+    found: Dict[str, Type] = {}
+    for scope, registry in registries.items():
+        cls = registry._module_dict.get(name)
+        if cls is not None and cls not in found.values():
+            found[scope] = cls
+    return found
 
 
 def _plain_get(get: Any, key: str) -> Optional[Type]:
     """``Registry.get`` that answers None where mmengine raises for a name it cannot import."""
-    try:
+    with suppress(RuntimeError, ImportError):
         return get(key)
-    except (RuntimeError, ImportError):
-        return None
+    return None
 
 
 def _import_registry(scope: str) -> None:
-    try:
+    with suppress(ImportError):
         importlib.import_module(f'{scope}.registry')
-    except ImportError:
-        pass
 
 
 def _child(name: str, cls: Type[Registry] = ScopedRegistry, locations: Optional[List[str]] = None) -> Registry:
@@ -172,8 +165,5 @@ HOOKS = _child('HOOKS')
 DATASETS = _child('DATASETS')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
 # Every other root registry gets a child too, only so that types in a config reached through 'mmafan::' resolve.
-OTHERS = {
-    name: _child(name)
-    for name in vars(_root)
-    if isinstance(getattr(_root, name), Registry) and name not in ('MODELS', 'HOOKS', 'DATASETS', 'MODEL_WRAPPERS')
-}
+OTHERS = {name: _child(name) for name, registry in vars(_root).items()
+          if isinstance(registry, Registry) and name not in ('MODELS', 'HOOKS', 'DATASETS', 'MODEL_WRAPPERS')}

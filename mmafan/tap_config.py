@@ -3,16 +3,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 from .functional.perturb import NORMS
 from .functional.statistics import MOMENTS
 from .validation import check_choice, check_integer, check_number, fail, is_number
 
-STEP_UNITS = ('absolute', 'std')
-STRENGTH_SAMPLINGS = ('all', 'random')
-SIDES = ('output', 'input')
-DIRECTIONS = ('gradient', 'random_sign')
+CHOICES = dict(at=('output', 'input'), step_unit=('absolute', 'std'), norm=NORMS, moments=MOMENTS,
+               strength_sampling=('all', 'random'), direction=('gradient', 'random_sign'))
 
 
 class PassConfig(NamedTuple):
@@ -94,15 +92,11 @@ class TapConfig:
         if not isinstance(self.module, str) or not self.module:
             fail(f'{w}.module', self.module, "the dotted name of a module, such as 'backbone.layer1'")
         check_number(f'{w}.step_size', self.step_size, 'a finite number of at least 0', 0)
-        check_choice(f'{w}.at', self.at, SIDES)
+        for name, choices in CHOICES.items():
+            check_choice(f'{w}.{name}', getattr(self, name), choices)
         if self.module == 'inputs' and self.at != 'output':
             fail(f'{w}.at', self.at, "'output' for the module 'inputs', which is no module of the network")
-        check_choice(f'{w}.step_unit', self.step_unit, STEP_UNITS)
         check_integer(f'{w}.num_steps', self.num_steps, 1)
-        check_choice(f'{w}.norm', self.norm, NORMS)
-        check_choice(f'{w}.moments', self.moments, MOMENTS)
-        check_choice(f'{w}.strength_sampling', self.strength_sampling, STRENGTH_SAMPLINGS)
-        check_choice(f'{w}.direction', self.direction, DIRECTIONS)
         check_integer(f'{w}.num_groups', self.num_groups, 1)
         if self.radius is not None:
             check_number(f'{w}.radius', self.radius, 'None or a number above 0', 0, open_low=True)
@@ -112,9 +106,7 @@ class TapConfig:
             raise ValueError(f'{w}.random_start=True needs {w}.radius, the size of the ball to start in')
         if self.random_start and self.direction == 'random_sign':
             raise ValueError(f"{w}.random_start must be False where {w}.direction is 'random_sign', which is random")
-        if self.channel_dim is not None and (isinstance(self.channel_dim, bool)
-                                             or not isinstance(self.channel_dim, int)
-                                             or self.channel_dim == 0):
+        if self.channel_dim is not None and (type(self.channel_dim) is not int or self.channel_dim == 0):
             fail(f'{w}.channel_dim', self.channel_dim, 'None or a dimension other than 0 (the samples)')
         if self.clamp is not None:
             pair = self.clamp
@@ -123,8 +115,7 @@ class TapConfig:
                 fail(f'{w}.clamp', pair, 'None or (low, high) with low < high')
             object.__setattr__(self, 'clamp', tuple(pair))
         self._check_strengths()
-        check_number(f'{w}.fraction', self.fraction, 'a number in (0, 1]', 0, open_low=True)
-        if self.fraction > 1:
+        if not is_number(self.fraction) or not 0 < self.fraction <= 1:
             fail(f'{w}.fraction', self.fraction, 'a number in (0, 1]')
         check_integer(f'{w}.every', self.every, 1)
         if self.losses is not None:
@@ -137,17 +128,13 @@ class TapConfig:
 
     def _check_strengths(self) -> None:
         w = self.where
-        strengths: Any = (self.strengths, ) if is_number(self.strengths) else self.strengths
-        if (not isinstance(strengths, (tuple, list)) or not strengths
-                or not all(is_number(s) and 0 < s <= 1 for s in strengths)):
-            fail(f'{w}.strengths', self.strengths, 'fractions in (0, 1], such as (0.5, 1.0)')
+        strengths = _entries(f'{w}.strengths', self.strengths, lambda s: is_number(s) and 0 < s <= 1,
+                             'fractions in (0, 1], such as (0.5, 1.0)')
+        reinject = _entries(f'{w}.reinject', self.reinject, lambda r: isinstance(r, bool),
+                            'True, False or one of them per strength')
+        weight = _entries(f'{w}.weight', self.weight, lambda v: is_number(v) and v >= 0,
+                          'a number of at least 0, or one per strength')
         count = len(strengths)
-        reinject: Any = (self.reinject, ) if isinstance(self.reinject, bool) else self.reinject
-        if not isinstance(reinject, (tuple, list)) or not all(isinstance(r, bool) for r in reinject):
-            fail(f'{w}.reinject', self.reinject, 'True, False or one of them per strength')
-        weight: Any = (self.weight, ) if is_number(self.weight) else self.weight
-        if (not isinstance(weight, (tuple, list)) or not all(is_number(v) and v >= 0 for v in weight)):
-            fail(f'{w}.weight', self.weight, 'a number of at least 0, or one per strength')
         if self.strength_sampling == 'random' and len(weight) != 1:
             fail(f'{w}.weight', self.weight, "one number when strength_sampling='random' (one pass)")
         for name, given in (('reinject', reinject), ('weight', weight)):
@@ -155,7 +142,7 @@ class TapConfig:
                 raise ValueError(f'{w}.{name} must have one entry, or as many as the {count} strengths, '
                                  f'got {len(given)}')
         object.__setattr__(self, 'strengths', tuple(float(s) for s in strengths))
-        object.__setattr__(self, 'reinject', tuple(reinject) * (count if len(reinject) == 1 else 1))
+        object.__setattr__(self, 'reinject', reinject * (count if len(reinject) == 1 else 1))
         one_pass = self.strength_sampling == 'random' or len(weight) > 1
         object.__setattr__(self, 'weight', tuple(float(v) for v in weight) * (1 if one_pass else count))
 
@@ -189,7 +176,13 @@ class TapConfig:
 
 
 def _names(where: str, value: Any) -> Tuple[str, ...]:
-    names = (value, ) if isinstance(value, str) else value
-    if not isinstance(names, (tuple, list)) or not names or not all(isinstance(n, str) and n for n in names):
-        fail(where, value, "None or a list of loss names, such as ('loss_cls',)")
-    return tuple(names)
+    return _entries(where, value, lambda name: isinstance(name, str) and bool(name),
+                    "None or a list of loss names, such as ('loss_cls',)")
+
+
+def _entries(where: str, value: Any, fits: Callable[[Any], bool], right: str) -> Tuple[Any, ...]:
+    """Return one or several entries as a tuple."""
+    entries = (value, ) if fits(value) else value
+    if not isinstance(entries, (tuple, list)) or not entries or not all(map(fits, entries)):
+        fail(where, value, right)
+    return tuple(entries)

@@ -266,3 +266,26 @@ def test_a_shape_beside_inputs_is_accepted():
              for shape in ((), ((2, ), ))]
     assert [f['flops'] for f in found] == [5 * 2 * 3] * 2
     assert get_model_complexity_info(layer, (2, ), show_table=False, show_arch=False)['flops'] == 2 * 3
+
+
+IN_A_GROUP = '''
+import atexit, os, sys, torch
+from mmafan.compat import end_process
+class Last:
+    def __del__(self): os.write(1, b'taken apart ')
+last = Last()
+atexit.register(print, 'registered')
+if sys.argv[1] == 'group':
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+end_process()
+print('goes on')
+'''
+
+
+@pytest.mark.parametrize('where, expected', [
+    ('alone', ['goes', 'on', 'registered', 'taken', 'apart']),
+    ('group', ['registered']),
+])
+def test_a_process_of_several_ends_without_taking_python_apart(where, expected):
+    found = subprocess.run([sys.executable, '-c', IN_A_GROUP, where], capture_output=True, text=True)
+    assert (found.returncode, found.stdout.split()) == (0, expected), found.stderr

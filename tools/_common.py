@@ -14,9 +14,16 @@ CFG_OPTIONS_HELP = ('fields of the config to override, as key=value pairs: optim
                     'key="[a,b]" key=a,b; quotation marks are needed around nested lists, and no white space')
 
 
+class Mistake(Exception):
+    """What a user has to change; in one process of several, whoever launched them says it last (``_launch.py``)."""
+
+
 def stop(sentence: str) -> NoReturn:
     """End the program with status 2 and one sentence on stderr."""
-    print(f'error: {sentence}', file=sys.stderr)
+    print(f'error: {sentence}', file=sys.stderr, flush=True)
+    if 'TORCHELASTIC_ERROR_FILE' in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+        get_error_handler().record_exception(Mistake(sentence))
     raise SystemExit(2)
 
 
@@ -65,20 +72,77 @@ def import_mmafan() -> None:
         import mmafan  # noqa: F401
 
 
-def load_config(path: str, cfg_options: Optional[dict] = None) -> Config:
-    """Read a config file and apply ``--cfg-options``; mmafan is imported first, as bases may need it."""
-    require_file(path, 'config file', ('.py', ))
+def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
+    """Read a config file and override fields; mmafan is imported first, as bases may need it.
+
+    Raises:
+        ValueError: With one sentence, whatever the Python of the file raises and whatever does not fit.
+    """
     import_mmafan()
-    cfg = Config.fromfile(path)
-    if cfg_options is not None:
-        cfg.merge_from_dict(cfg_options)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(f'{path} cannot be read: {type(error).__name__}: {" ".join(str(error).split())}') from error
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+    except Exception as error:
+        raise ValueError(f'the options {cfg_options} do not fit {path}: {" ".join(str(error).split())}') from error
     return cfg
+
+
+def load_config(path: str, cfg_options: Optional[dict] = None) -> Config:
+    """Read a config file and apply ``--cfg-options``, or stop with one sentence."""
+    require_file(path, 'config file', ('.py', ))
+    try:
+        return read_config(path, cfg_options)
+    except ValueError as error:
+        stop(str(error))
+
+
+def load_whole_config(path: str, cfg_options: Optional[dict] = None) -> Config:
+    """Do what :func:`load_config` does, and stop where the config describes no model."""
+    cfg = load_config(path, cfg_options)
+    if not isinstance(cfg.get('model'), dict):
+        stop(f'{path} must be a whole config, whose field model is a dict, got {cfg.get("model")!r}')
+    return cfg
+
+
+def choose_device(name: Optional[str]) -> str:
+    """Return the device to use: the one named, else CUDA where there is one; or stop with one sentence."""
+    import torch
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        stop(f"--device must be one that this machine has, such as 'cpu' or 'cuda:0', got {name!r}")
+    return name
+
+
+class CfgOptions(DictAction):
+    """The ``key=value`` pairs of ``--cfg-options``."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for pair in values:
+            if not pair.partition('=')[0] or '=' not in pair:
+                parser.error(f'argument --cfg-options: must be key=value, such as train_cfg.max_epochs=3, got {pair!r}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except Exception as error:  # of a value that is no list, for example
+            parser.error(f'argument --cfg-options: {values} cannot be read: {error}')
+
+
+def positive(text: str) -> int:
+    """Read an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {value}')
+    return value
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``train.py`` and ``test.py`` have in common."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: ./work_dirs/<config name>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import contextlib
-import dis
 import os
 import sys
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Union
 
 from _common import import_mmafan, stop
 
@@ -58,12 +57,17 @@ def go_on_where_it_was(cfg: Any, start_over: bool = False) -> None:
     go_on(cfg, found)
 
 
-def require_whole(path: str) -> str:
-    """Return the path of a checkpoint, or stop with a sentence that says what is wrong with it."""
+def require_whole(path: str, resumable: bool = False) -> str:
+    """Return the path of a checkpoint, or stop with a sentence that says what is wrong with it.
+
+    Args:
+        path: A file, a folder of a sharding engine, or a URL, which is checked by whoever loads it.
+        resumable: Whether it has to hold what a resume needs, not weights alone.
+    """
     import_mmafan()
     from mmafan.storage import problem_of
     if '://' not in path:
-        problem = problem_of(path, trusted=trusts_checkpoints())
+        problem = problem_of(path, resumable=resumable, trusted=trusts_checkpoints())
         if problem:
             hint = '; if you trust where it comes from, say so by --trust-checkpoint' if 'is refused' in problem else ''
             stop(f'{path} {problem}{hint}')
@@ -87,48 +91,6 @@ def disk_full_ends(end: Union[int, str]) -> Iterator[None]:
         if isinstance(end, int):
             raise SystemExit(end)
         stop(end)
-
-
-@contextlib.contextmanager
-def mistakes_end(launcher: str = 'none') -> Iterator[None]:
-    """End the program with the sentence of a wrong field, in place of a traceback.
-
-    Where a launcher started several processes, it repeats the sentence itself at the end of what it says.
-    """
-    try:
-        yield
-    except Exception as error:
-        sentence = mistake_of(error)
-        if sentence is None or launcher != 'none':
-            raise
-        stop(sentence)
-
-
-def mistake_of(error: Optional[BaseException]) -> Optional[str]:
-    """Return the sentence that mmafan raised about a user's mistake, the first of a chain of errors; None for others.
-
-    A bug of mmafan keeps its traceback: Python raises it by itself, and mmafan raises its sentences by ``raise``.
-    """
-    found = None
-    while error is not None:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        if isinstance(error, (ValueError, TypeError)) and trace is not None:
-            code, module = trace.tb_frame.f_code.co_code, str(trace.tb_frame.f_globals.get('__name__'))
-            if code[trace.tb_lasti] == dis.opmap['RAISE_VARARGS'] and module.partition('.')[0] == 'mmafan':
-                found = str(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def check_fields(cfg: Any) -> None:
-    """Stop where ``model.afan`` has a wrong field, before mmengine prints the environment and the config."""
-    afan = (cfg.get('model') or {}).get('afan')
-    if afan is not None:
-        from mmafan.config import AFANConfig
-        with mistakes_end():
-            AFANConfig.from_dict(afan)
 
 
 def hold_folder(work_dir: str) -> Any:

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from importlib import metadata
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Optional
 
 from _common import build_runner
 from _faults import go_on_where_it_was
@@ -20,6 +20,7 @@ from _measures import Measure, numbers, run_measures
 from mmengine.logging import MMLogger
 
 SCALE = 'train/afan_strength_scale'  # logged by AdvFeatureHook in every iteration
+ATTACKED_STEPS = 'study_attacked_steps'  # in the message hub, which a checkpoint holds: steps attacked, steps
 ATTACKED_SHARE = 'share of steps attacked'  # beside the metrics of a result
 
 
@@ -84,9 +85,9 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
 
     Returns:
         ``metrics``: numbers of the last validation by name (what is not one number is left out), those of every
-        measure, and, with ``measures``, the highest of several validations of the last session as ``best <name>``;
-        the share of the steps of that session in which A-FAN was on; ``seconds`` that training took, of the last
-        session too; ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished before.
+        measure, and, with ``measures``, the highest of several validations as ``best <name>``; the share of the steps
+        in which A-FAN was on; ``seconds`` that training took, those of the last session where it was killed;
+        ``versions`` of the packages; ``fingerprint``; ``reused``: whether the run was finished before.
     """
     result_path, start_path = (osp.join(cfg.work_dir, name) for name in ('result.json', 'started.json'))
     identity = fingerprint(cfg, data)
@@ -99,22 +100,25 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
     go_on_where_it_was(cfg, start_over=True)
     write_json(start_path, dict(fingerprint=identity))
     from mmengine.hooks import Hook
-    validations: List[Dict[str, float]] = []
-    attacked: List[bool] = []
+    validations_path = osp.join(cfg.work_dir, 'validations.json')  # by iteration, those of killed sessions too
+    validations: Dict[str, Dict[str, float]] = read_json(validations_path)
     begin = time.monotonic()
 
     class Report(Hook):
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
             if SCALE in runner.message_hub.log_scalars:
-                attacked.append(bool(runner.message_hub.get_scalar(SCALE).current() > 0))
+                on, steps = runner.message_hub.get_info(ATTACKED_STEPS, (0, 0))
+                on += int(runner.message_hub.get_scalar(SCALE).current() > 0)
+                runner.message_hub.update_info(ATTACKED_STEPS, [on, steps + 1])
 
         def after_train_epoch(self, runner) -> None:
             if on_epoch is not None:
                 on_epoch(runner.epoch + 1, float(runner.message_hub.get_scalar('train/loss').current()))
 
         def after_val_epoch(self, runner, metrics=None) -> None:
-            validations.append(numbers(metrics))
+            validations[str(runner.iter)] = numbers(metrics)
+            write_json(validations_path, validations)
 
     with quiet():
         from _cpu import adapt_to_cpu
@@ -123,18 +127,23 @@ def train_once(cfg: Any, data: dict, on_epoch: Optional[Callable[[int, float], N
             cfg.visualizer.name = cfg.experiment_name
         adapt_to_cpu(cfg)
         runner = build_runner(cfg)
-        for hook in (Report(), *hooks):
+        report = Report()
+        for hook in (report, *hooks):
             runner.register_hook(hook)
         runner.train()
-        if not validations:  # killed between the last epoch and its validation
+        if str(runner.iter) not in validations:  # killed between the last epoch and its validation
             runner.val()
-        metrics = dict(validations[-1])
+        last = validations[str(runner.iter)]
+        metrics = dict(last)
         if measures is not None and len(validations) > 1:
-            metrics.update({f'best {name}': max(one[name] for one in validations) for name in validations[-1]})
+            metrics.update({f'best {name}': max(one.get(name, value) for one in validations.values())
+                            for name, value in last.items()})
+        on, steps = runner.message_hub.get_info(ATTACKED_STEPS, (0, 0))
+        runner.hooks.remove(report)
         metrics.update(run_measures(runner, measures or {}))
     result = dict(metrics=metrics, seconds=time.monotonic() - begin, versions=versions(), fingerprint=identity)
-    if attacked:
-        result[ATTACKED_SHARE] = sum(attacked) / len(attacked)
+    if steps:
+        result[ATTACKED_SHARE] = on / steps
     write_json(result_path, result)
     return dict(result, reused=False)
 

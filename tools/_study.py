@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Sequence
 
 import train as train_tool
-from _common import load_config, require_file, stop
+from _common import read_config, require_file, stop
 from _measures import Measure
 from mmengine.config import Config
 
@@ -121,6 +121,8 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
     except Exception as error:  # whatever its Python raises
         stop(f'{path} cannot be read: {type(error).__name__}: {error}')
     arms = values.pop('arms', None)
+    if not isinstance(values.get('config', ''), str):
+        stop(f'config of {path} must be a config file, got {values["config"]!r}')
     if not isinstance(arms, dict) or BASELINE not in arms or len(arms) < 2:
         stop(f'arms of {path} must be a dict with {BASELINE!r} and at least one other arm, got '
              f'{sorted(arms) if isinstance(arms, dict) else arms!r}')
@@ -159,6 +161,10 @@ def load_study(path: str, cfg_options: Optional[dict] = None) -> List[Study]:
     for name, arm in arms.items():
         if not isinstance(arm, dict):
             stop(f'arms.{name} of {path} must be a dict, such as dict(options=...), got {arm!r}')
+        for key, kind, right in (('stock', bool, 'True or False'), ('control', bool, 'True or False'),
+                                 ('config', str, 'a config file'), ('options', dict, 'a dict')):
+            if key in arm and not isinstance(arm[key], kind):
+                stop(f'arms.{name}.{key} of {path} must be {right}, got {arm[key]!r}')
     made = {name: _make(Arm, f'arms.{name} of {path}', dict(arm)) for name, arm in arms.items()}
     studies = []
     for label, data_set in sets.items():
@@ -182,9 +188,9 @@ def run_config(study: Study, arm_name: str, seed: int, work_dir: str) -> Config:
     from mmafan.config import AFANConfig
     arm = study.arms[arm_name]
     path = osp.join(osp.dirname(study.path), str(arm.config or study.config))
-    cfg = load_config(path, {**copy.deepcopy(study.options), **copy.deepcopy(arm.options)})
-    if 'model' not in cfg:
-        raise ValueError(f'{path} must be a whole config, got one without the field model')
+    cfg = read_config(path, {**copy.deepcopy(study.options), **copy.deepcopy(arm.options)})
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'{path} must be a whole config, whose field model is a dict, got {cfg.get("model")!r}')
     if arm.stock:
         cfg.model = baseline_model(cfg)[0]
         cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or []

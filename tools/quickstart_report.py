@@ -135,14 +135,14 @@ def lay_out(rows: Sequence[Sequence]) -> str:
 def cost_rows(task: Task, results: Dict[str, List[Dict]], cost: Dict, trained: str) -> List[List[str]]:
     """Say what A-FAN costs: in a step in which it is on, and over a run, in which it is on in a part of the steps."""
     timed = f'`{task.cost_command}`'
-    tails = '; '.join(f'tap `{name}`: tau = {t["share"]:.2f}, {t["passes"]:.0f} passes'
-                      for name, t in cost['tails'].items())
+    suffixes = '; '.join(f'tap `{name}`: tau = {t["share"]:.2f}, {t["passes"]:.0f} passes'
+                         for name, t in cost['suffixes'].items())
     milliseconds = [f'{cost["seconds"][arm] * 1e3:.1f}' for arm in ('baseline', 'afan')]
     ratio = cost['ratios']['afan_over_baseline']
     share = statistics.fmean(run[ATTACKED_SHARE] for run in results['afan'])
     return [
         ['measured cost of a step with A-FAN on, A-FAN / baseline', f'{ratio:.2f}', timed],
-        ['theoretical cost of it, 1 + N tau', f'{cost["theory"]:.2f} ({tails})', timed],
+        ['theoretical cost of it, 1 + N tau', f'{cost["theory"]:.2f} ({suffixes})', timed],
         ['median step, baseline and A-FAN, ms', ' and '.join(milliseconds), timed],
         [f'{ATTACKED_SHARE} in the runs of A-FAN', f'{share:.2f}', trained],
         ['cost of a run, A-FAN / baseline', f'{1 + share * (ratio - 1):.2f}', f'{timed}, {trained}'],

@@ -24,12 +24,11 @@ import threading
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from _common import CFG_OPTIONS_HELP, stop
+from _common import CFG_OPTIONS_HELP, CfgOptions, stop
 from _faults import DISK_FULL, disk_full_ends, hold_folder, keep_folder, no_space, pass_on
 from _runs import ATTACKED_SHARE, fingerprint, quiet, read_json, train_once, write_json
 from _study import BASELINE, Study, load_study, run_config, run_folder
 from _summary import summarise, table, verdict
-from mmengine.config import DictAction
 
 COLUMNS = ('data_set', 'arm', 'seed', 'metric', 'value', 'seconds', 'config_sha256', 'versions')
 Run = Tuple[str, str, int]  # data set, arm, seed
@@ -44,7 +43,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--jobs', type=int,
                         help='runs at the same time (default: one for each GPU, or else core, four at the most)')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch on the CPU, in each run (default: 1)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP + '; in every arm')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP + '; in every arm')
     parser.add_argument('--run', nargs=3, metavar=('DATA_SET', 'ARM', 'SEED'), help=argparse.SUPPRESS)  # one, here
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else list(argv)

@@ -10,7 +10,8 @@ from copy import deepcopy
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
-from _faults import check_fields, require_whole, trust_checkpoints
+from _faults import require_whole, trust_checkpoints
+from _mistakes import check_fields, check_folder, check_launcher, held_back, mistakes_end, require_weights_of
 
 PREDICTIONS = ('.pkl', '.pickle')
 
@@ -94,12 +95,13 @@ def main(argv=None) -> None:
     require_file(args.checkpoint, 'checkpoint', ('.pth', ))
     if args.trust_checkpoint:
         trust_checkpoints()
+    check_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
+    check_fields(cfg)
     cfg.launcher = args.launcher
     cfg.load_from = require_whole(args.checkpoint)
     set_work_dir(cfg, args)
     complete_dataloaders(cfg)
-    check_fields(cfg)
     check_out(cfg, args)
     if args.show or args.show_dir:
         use_visualization(cfg, args)
@@ -107,19 +109,26 @@ def main(argv=None) -> None:
         use_tta(cfg)
     from _cpu import adapt_to_cpu
     adapt_to_cpu(cfg)
-    runner = build_runner(cfg)
+    with mistakes_end():
+        check_folder(cfg.work_dir)
+        with held_back():
+            runner = build_runner(cfg)
+            require_weights_of(runner.model, cfg.load_from)
     if args.out is not None and args.out.endswith(PREDICTIONS):
         if cfg.get('default_scope') == 'mmdet':
             from mmdet.evaluation import DumpDetResults as DumpResults
         else:
             from mmengine.evaluator import DumpResults
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
+    with mistakes_end():
+        metrics = runner.test()
     if args.out is not None and args.out.endswith('.json'):
         from mmengine.dist import is_main_process
         from mmengine.fileio import dump
         if is_main_process():
             dump(metrics, args.out)
+    from mmafan.compat import end_process
+    end_process()
 
 
 if __name__ == '__main__':

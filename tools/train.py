@@ -10,8 +10,8 @@ import os
 
 from _common import (add_common_arguments, build_runner, complete_dataloaders, load_config, require_file, set_work_dir,
                      stop)
-from _faults import (check_fields, disk_full_ends, go_on_where_it_was, mistakes_end, no_space, require_whole,
-                     trust_checkpoints)
+from _faults import disk_full_ends, go_on_where_it_was, no_space, require_whole, trust_checkpoints
+from _mistakes import check_fields, check_folder, check_launcher, held_back, mistakes_end, require_weights_of
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -86,8 +86,13 @@ def apply_args(cfg, args: argparse.Namespace) -> None:
 def train(cfg) -> None:
     """Train, until the end or until the disk is full."""
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback in every iteration
-    with mistakes_end(cfg.launcher), disk_full_ends(no_space(cfg.work_dir, 'the same command with --resume')):
-        build_runner(cfg).train()
+    with mistakes_end(), disk_full_ends(no_space(cfg.work_dir, 'the same command with --resume')):
+        check_folder(cfg.work_dir)
+        with held_back():
+            runner = build_runner(cfg)
+            if cfg.get('load_from') and not cfg.get('resume'):
+                require_weights_of(runner.model, cfg.load_from)
+        runner.train()
 
 
 def main(argv=None) -> None:
@@ -95,13 +100,14 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     if args.trust_checkpoint:
         trust_checkpoints()
+    check_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
-    apply_args(cfg, args)
     check_fields(cfg)
+    apply_args(cfg, args)
     if args.resume == 'auto':
         go_on_where_it_was(cfg)
     elif cfg.get('load_from'):
-        require_whole(cfg.load_from)
+        require_whole(cfg.load_from, resumable=bool(cfg.get('resume')))
     from _cpu import adapt_to_cpu  # after the arguments, so that --help and a wrong path answer at once
     adapt_to_cpu(cfg)
     if cfg.get('default_scope') == 'mmdet':
@@ -110,6 +116,8 @@ def main(argv=None) -> None:
     # Where a launcher started several, it repeats at its end what the first process to fail said.
     from torch.distributed.elastic.multiprocessing.errors import record
     record(train)(cfg)
+    from mmafan.compat import end_process
+    end_process()
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ In theory a step with A-FAN costs, in units of a baseline step,
     1 + sum over taps of  p / k * (N * tau + A * alpha)
 
 with N adversarial passes (the number of strengths, or 1 where each sample draws one), p the
-fraction of the samples that takes part, k the field ``every``, A the attack passes that the clean backward does not give
+fraction of the samples that takes part in every k-th step, A the attack passes that the clean backward does not give
 for nothing (``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share
 of one such pass: a forward of the suffix and its gradient at the tap, no gradient of weights. Not in
 the theory: the second backward through the suffix that a tap with ``losses`` of its own needs in the
@@ -49,7 +49,7 @@ class StepCost:
     Attributes:
         seconds: Median of a step: ``baseline``, ``afan`` and, where measured, ``published``.
         rounds: All measured seconds.
-        tails: For each tap ``share`` (tau), ``attack_share`` (alpha; 0 where no attack pass runs),
+        suffixes: For each tap ``share`` (tau), ``attack_share`` (alpha; 0 where no attack pass runs),
             ``passes`` (N), ``attack_passes`` (A) and ``fraction`` (p).
         theory: Theoretical cost of the A-FAN step in baseline steps.
         memory_bytes: Peak memory by name: what the model and its optimizer hold, and the most that
@@ -59,7 +59,7 @@ class StepCost:
     """
     seconds: Dict[str, float]
     rounds: Dict[str, List[float]]
-    tails: Dict[str, Dict[str, float]]
+    suffixes: Dict[str, Dict[str, float]]
     theory: float
     memory_bytes: Dict[str, int] = field(default_factory=dict)
     exchanged: Dict[str, Dict[str, int]] = field(default_factory=dict)
@@ -84,12 +84,12 @@ class StepCost:
 
 
 def theoretical_cost(taps: Mapping[str, TapConfig],
-                     tails: Mapping[str, Mapping[str, float]]) -> float:
+                     suffixes: Mapping[str, Mapping[str, float]]) -> float:
     """Return the theoretical cost of an A-FAN step in baseline steps (see the module's text).
 
     Args:
         taps: The taps by name; those whose weights are all 0 cost nothing.
-        tails: For each tap ``share`` and, where attack passes run, ``attack_share``.
+        suffixes: For each tap ``share`` and, where attack passes run, ``attack_share``.
 
     Example:
         >>> tap = TapConfig('backbone.layer1', 0.1, strengths=(0.5, 1.0), num_steps=3)
@@ -97,8 +97,8 @@ def theoretical_cost(taps: Mapping[str, TapConfig],
         2.5
     """
     return 1 + sum(
-        tap.fraction / tap.every * (len(tap.passes) * tails[name]['share']
-                        + num_attack_passes(tap) * tails[name].get('attack_share', 0.0))
+        tap.fraction / tap.every * (len(tap.passes) * suffixes[name]['share']
+                                    + num_attack_passes(tap) * suffixes[name].get('attack_share', 0.0))
         for name, tap in taps.items() if tap.active)
 
 
@@ -155,12 +155,12 @@ def measure_step_cost(cfg: Any,
     rounds = time_in_turn(steps, batches, repeats, warmup, clock)
     rounds['afan'] = [value / rhythm for value in rounds['afan']]
     medians = {name: statistics.median(values) for name, values in rounds.items()}
-    tails = {name: dict(share=statistics.median(probe.shares[name][-repeats:]),
-                        attack_share=medians.get(f'attack_{name}', 0.0) / medians['baseline'],
-                        passes=float(len(tap.passes)), attack_passes=float(num_attack_passes(tap)),
-                        fraction=tap.fraction) for name, tap in taps.items()}
-    cost = StepCost({name: medians[name] for name in arms}, {n: rounds[n] for n in arms}, tails,
-                    theoretical_cost(taps, tails))
+    suffixes = {name: dict(share=statistics.median(probe.shares[name][-repeats:]),
+                           attack_share=medians.get(f'attack_{name}', 0.0) / medians['baseline'],
+                           passes=float(len(tap.passes)), attack_passes=float(num_attack_passes(tap)),
+                           fraction=tap.fraction) for name, tap in taps.items()}
+    cost = StepCost({name: medians[name] for name in arms}, {n: rounds[n] for n in arms}, suffixes,
+                    theoretical_cost(taps, suffixes))
     for name, arm in arms.items() if is_distributed() else ():
         before = dict(arm.exchanged)
         for _ in range(getattr(arm.optim_wrapper, '_accumulative_counts', 1)):

@@ -78,7 +78,7 @@ def dry_run(cfg: Any) -> List[Finding]:
     terms = {key: value for key, value in losses.items() if key.startswith('adv_')}
     size = ' x '.join(map(str, found_taps.size))
     found = [Finding('ok', f'{type(model).__name__}: one step on {BATCH_SIZE} random images of {size} pixels')]
-    tails: Dict[str, Dict[str, float]] = {}
+    suffixes: Dict[str, Dict[str, float]] = {}
     for name, tap in config.taps.items():
         if not tap.active:
             continue
@@ -87,12 +87,12 @@ def dry_run(cfg: Any) -> List[Finding]:
             found.append(Finding('note', f'tap {name} at {tap.module}: sat this step out (fraction {tap.fraction})',
                                  f'a batch of {BATCH_SIZE} may be too small for its fraction'))
         tau = found_taps.tau(tap.module)
-        tails[name] = dict(share=1.0 if tau is None else tau, attack_share=1.0 if tau is None else tau)
+        suffixes[name] = dict(share=1.0 if tau is None else tau, attack_share=1.0 if tau is None else tau)
         measured = 'unknown' if tau is None else f'{tau:.2f}'
         found.append(Finding('ok', f'tap {name} at {tap.module}: the gradient arrives, {mine} adversarial loss terms, '
                              f'{tap.num_passes} passes, tau {measured}'))
     if not any(parameter.grad is not None for parameter in model.parameters()):
         found.append(Finding('problem', 'no parameter has a gradient: everything is frozen', 'unfreeze a part'))
-    cost = theoretical_cost({name: tap for name, tap in config.taps.items() if tap.active}, tails)
+    cost = theoretical_cost({name: tap for name, tap in config.taps.items() if tap.active}, suffixes)
     found.append(Finding('ok', f'theory: a step costs {cost:.2f} of one without A-FAN; mmafan cost measures it'))
     return found

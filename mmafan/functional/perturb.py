@@ -18,7 +18,7 @@ def _check_norm(norm: str) -> None:
         raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
 
 
-def _per_sample(value: Tensor, like: Tensor) -> Tensor:
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
     """Reshape ``(N,)`` so that it broadcasts over ``like`` of shape ``(N, ...)``."""
     return value.reshape(-1, *([1] * (like.dim() - 1)))
 
@@ -30,7 +30,7 @@ def _rows(tensor: Tensor) -> Tensor:
 
 def _sample_l2(tensor: Tensor) -> Tensor:
     """Euclidean length of every sample, shape ``(N, 1, ..., 1)``."""
-    return _per_sample(_rows(tensor).norm(dim=1), tensor)
+    return per_sample(_rows(tensor).norm(dim=1), tensor)
 
 
 def finite_samples(gradient: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def sample_std(feature: Tensor) -> Tensor:
         [1.0, 0.0]
     """
     flat = _rows(feature.detach())
-    return _per_sample((flat - flat.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt(), feature)
+    return per_sample((flat - flat.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt(), feature)
 
 
 def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: str = 'linf',
@@ -94,13 +94,13 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
     if gradient.shape != feature.shape:
         raise ValueError(f'gradient must have the shape of feature, {tuple(feature.shape)}, '
                          f'got {tuple(gradient.shape)}')
-    keep = _per_sample(finite_samples(gradient) if finite is None else finite, feature)
+    keep = per_sample(finite_samples(gradient) if finite is None else finite, feature)
     if norm == 'linf':
         direction = gradient.sign()  # torch's sign of NaN is 0, of infinity 1
     else:
         gradient = torch.where(keep, gradient, torch.zeros_like(gradient))
         # Dividing by the largest element first keeps the squares of tiny gradients from underflowing.
-        peak = _per_sample(_rows(gradient.abs()).amax(dim=1), gradient)
+        peak = per_sample(_rows(gradient.abs()).amax(dim=1), gradient)
         gradient = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
         length = _sample_l2(gradient)
         direction = gradient / torch.where(length > 0, length, torch.ones_like(length))
@@ -145,7 +145,7 @@ def strongest_gradients(groups: Sequence[Sequence[Optional[Tensor]]], total: Seq
         for number, group in enumerate(groups):
             own = group[index]
             if own is not None:
-                gradient = torch.where(_per_sample(best == number, own), own, gradient)
+                gradient = torch.where(per_sample(best == number, own), own, gradient)
         chosen.append(gradient)
     return chosen
 
@@ -190,9 +190,7 @@ def project_l2(perturbation: Tensor, radius: Tensor | float) -> Tensor:
     return perturbation * (radius / length).clamp_max(1)
 
 
-def draw_random_start(feature: Tensor,
-                      radius: Tensor | float,
-                      norm: str = 'linf',
+def draw_random_start(feature: Tensor, radius: Tensor | float, norm: str = 'linf',
                       generator: Optional[torch.Generator] = None) -> Tensor:
     """Draw a perturbation inside the ball: uniform per element (L-inf), or uniform in the L2 ball.
 
@@ -217,11 +215,10 @@ def draw_random_start(feature: Tensor,
     dimension = max(feature[0].numel(), 1) if feature.shape[0] else 1
     share = torch.rand(feature.shape[0], generator=generator, device=device).to(feature) ** (1 / dimension)
     length = _sample_l2(noise).clamp_min(torch.finfo(noise.dtype).tiny)
-    return noise / length * _per_sample(share, feature) * radius
+    return noise / length * per_sample(share, feature) * radius
 
 
-def draw_strengths(strengths: Sequence[float],
-                   num_samples: int,
+def draw_strengths(strengths: Sequence[float], num_samples: int,
                    generator: Optional[torch.Generator] = None) -> Tensor:
     """Draw the index of one strength per sample, all equally likely.
 

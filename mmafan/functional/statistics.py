@@ -19,10 +19,7 @@ def _channel_dim(feature: Tensor, channel_dim: Optional[int]) -> int:
     return channel_dim % feature.dim()
 
 
-def feature_moments(feature: Tensor,
-                    moments: str = 'channel',
-                    eps: float = 1e-5,
-                    num_groups: int = 32,
+def feature_moments(feature: Tensor, moments: str = 'channel', eps: float = 1e-5, num_groups: int = 32,
                     channel_dim: Optional[int] = None) -> Tuple[Tensor, Tensor]:
     """Compute mean and standard deviation ``sqrt(var + eps)`` of a feature.
 
@@ -88,8 +85,7 @@ def _mean_and_variance(feature: Tensor, dims: Tuple[int, ...], unbiased: bool) -
 def _group_moments(feature: Tensor, eps: float, num_groups: int, channel: int) -> Tuple[Tensor, Tensor]:
     num_channels = feature.shape[channel]
     if num_channels % num_groups:
-        raise ValueError(f'num_groups must divide the {num_channels} channels of the feature, '
-                         f'got {num_groups}')
+        raise ValueError(f'num_groups must divide the {num_channels} channels of the feature, got {num_groups}')
     moved = feature.movedim(channel, 1)
     grouped = moved.reshape(moved.shape[0], num_groups, math.prod(moved.shape[1:]) // num_groups)
     shape = (moved.shape[0], num_channels, *([1] * (moved.dim() - 2)))
@@ -102,10 +98,7 @@ def _group_moments(feature: Tensor, eps: float, num_groups: int, channel: int) -
     return spread(mean.squeeze(2)), spread((variance + eps).sqrt().squeeze(2))
 
 
-def normalize_feature(feature: Tensor,
-                      moments: str = 'channel',
-                      eps: float = 1e-5,
-                      num_groups: int = 32,
+def normalize_feature(feature: Tensor, moments: str = 'channel', eps: float = 1e-5, num_groups: int = 32,
                       channel_dim: Optional[int] = None) -> Tensor:
     """Return ``(f - mu(f)) / sigma(f)``; arguments as of :func:`feature_moments`.
 
@@ -117,12 +110,8 @@ def normalize_feature(feature: Tensor,
     return (feature - mean) / std
 
 
-def reinject_statistics(clean: Tensor,
-                        perturbed: Tensor,
-                        moments: str = 'channel',
-                        eps: float = 1e-5,
-                        num_groups: int = 32,
-                        channel_dim: Optional[int] = None,
+def reinject_statistics(clean: Tensor, perturbed: Tensor, moments: str = 'channel', eps: float = 1e-5,
+                        num_groups: int = 32, channel_dim: Optional[int] = None,
                         normalized: Optional[Tensor] = None) -> Tensor:
     """Give the clean feature the statistics of the perturbed one (the method's third equation).
 

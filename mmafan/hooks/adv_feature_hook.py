@@ -1,7 +1,6 @@
 """Schedule, logs, checks and checkpoint state of A-FAN; the algebra is the model's."""
 from __future__ import annotations
 
-import math
 from typing import Any, Dict, Optional, Sequence, Union
 
 import torch
@@ -11,18 +10,17 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from ..layers.afan_norm import AUXILIARY, PassAwareNorm
+from ..layers.afan_norm import AUXILIARY, AuxiliaryNorm
 from ..models.model import AFANModelMixin, unwrap
 from ..models.schedules import refuse_compile
 from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
-from .clean_loss import clean_loss
+from ..validation import check_integer, fail
 from .fit_tracker import FitTracker
 from .loss_ratio import loss_ratios
 from .recipe_state import RECIPE, check_recipe, recipe_of
 
 CHECKPOINT_KEY = SCOPE
-FIT_WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
 DataBatch = Optional[Union[dict, tuple, list]]
 
 
@@ -49,20 +47,13 @@ class AdvFeatureHook(Hook):
     """
     priority = 'NORMAL'
 
-    def __init__(self,
-                 begin: int = 0,
-                 end: Optional[int] = None,
-                 ramp: int = 0,
-                 by_epoch: bool = True,
-                 interval: int = 50,
-                 fit_threshold: Optional[float] = None) -> None:
+    def __init__(self, begin: int = 0, end: Optional[int] = None, ramp: int = 0, by_epoch: bool = True,
+                 interval: int = 50, fit_threshold: Optional[float] = None) -> None:
         for name, value, low in (('begin', begin, 0), ('end', end, 1), ('ramp', ramp, 0), ('interval', interval, 1)):
-            if value is None and name == 'end':
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f'AdvFeatureHook.{name} must be an integer of at least {low}, got {value!r}')
+            if value is not None or name != 'end':
+                check_integer(f'AdvFeatureHook.{name}', value, low)
         if not isinstance(by_epoch, bool):
-            raise ValueError(f'AdvFeatureHook.by_epoch must be True or False, got {by_epoch!r}')
+            fail('AdvFeatureHook.by_epoch', by_epoch, 'True or False')
         if end is not None and end <= begin:
             raise ValueError(f'AdvFeatureHook.end must be above begin={begin}, got {end}')
         self.begin, self.end, self.ramp, self.by_epoch, self.interval = begin, end, ramp, by_epoch, interval
@@ -76,10 +67,9 @@ class AdvFeatureHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Take charge of the model and repair what SyncBN conversion did to its norms."""
         model = _afan_model(runner.model)
-        if model is None:
-            return
-        model.afan.controls.hooked = True
-        model.afan.norms.restore(model)
+        if model is not None:
+            model.afan.controls.hooked = True
+            model.afan.norms.restore(model)
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to schedule, and restore what a resumed checkpoint holds."""
@@ -101,19 +91,11 @@ class AdvFeatureHook(Hook):
         if length is not None and self.begin >= length > 0:
             unit = 'epochs' if self.by_epoch and self._epochs else 'iterations'
             raise ValueError(f'AdvFeatureHook.begin must be below the {length} {unit} of training, got {self.begin}')
-        if self._restored:
+        if runner.iter > 0:  # weights alone begin a new training
             load_training_state(model, self._restored)
-        if self.fit is not None and runner.iter > 0:  # weights alone begin a new training, whose losses are others
-            self._resume_fit(runner, self.fit)
+            if self.fit is not None:
+                self.fit.resume(runner, self._restored)
         self._restored = {}
-
-    def _resume_fit(self, runner: Runner, fit: FitTracker) -> None:
-        if 'fit' in self._restored:
-            fit.load_state_dict(self._restored['fit'])
-        else:
-            runner.logger.warning(
-                f'the checkpoint does not hold how well the training set was fitted: with AdvFeatureHook.fit_threshold='
-                f'{fit.threshold} A-FAN is off until the clean loss is below that share of what it is now')
 
     # ------------------------------------------------------------------ schedule
     def scale_at(self, position: float) -> float:
@@ -133,23 +115,16 @@ class AdvFeatureHook(Hook):
         runtime = unwrap(runner.model).afan
         by_epoch = self.by_epoch and self._epochs
         position = runner.iter / len(runner.train_dataloader) if by_epoch else runner.iter
-        controls, meters = runtime.controls, runtime.meters
+        controls = runtime.controls
         controls.loss_scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         controls.strength_scale = self.scale_at(position) * (1.0 if self.fit is None else self.fit.factor)
         controls.iteration = runner.iter
-        controls.measure = self._logs_at(batch_idx)
-        meters.num_passes, meters.stepped = 0, False
+        controls.measure = batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
+        runtime.meters.stepped = False
         self._passes_expected = bool(runtime.taps)
-        self._grad_scale = self._read_scale(runtime) if self._passes_expected else 1.0
-
-    @staticmethod
-    def _read_scale(runtime: Any) -> Any:
-        """Read what this iteration's gradients will be multiplied with, only where something needs it."""
-        scaler = runtime.controls.loss_scaler
-        return scaler.get_scale() if runtime.learned is not None and scaler is not None else 1.0
-
-    def _logs_at(self, batch_idx: int) -> bool:
-        return batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.interval)
+        learns = self._passes_expected and runtime.learned is not None
+        # What this iteration's gradients will be multiplied with; reading it waits for the device.
+        self._grad_scale = controls.loss_scaler.get_scale() if learns and controls.loss_scaler is not None else 1.0
 
     # ------------------------------------------------------------------ after an iteration
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: DataBatch = None,
@@ -163,13 +138,8 @@ class AdvFeatureHook(Hook):
             runtime.learned.step(self._grad_scale)
         runner.message_hub.update_scalar('train/afan_strength_scale', runtime.controls.strength_scale)
         if self.fit is not None:
-            window = len(runner.train_dataloader) if self._epochs else FIT_WINDOW
-            loss = clean_loss(outputs or {}, runtime)
-            if loss is None and not self.fit.count:
-                raise ValueError(f'AdvFeatureHook.fit_threshold must be None where train_step logs no loss, got '
-                                 f'{self.fit.threshold}: the model logs {sorted(outputs or {})}')
-            self.fit.update(math.nan if loss is None else loss, window)
-        if self._logs_at(batch_idx):
+            self.fit.follow(outputs or {}, runtime, len(runner.train_dataloader) if self._epochs else 0)
+        if runtime.controls.measure:
             measured = runtime.meters.diagnostics if runtime.is_on else {}
             scalars = {name: float(value) for name, value in measured.items()}
             if self._passes_expected:
@@ -207,11 +177,8 @@ class AdvFeatureHook(Hook):
 def training_state(model: Any) -> Dict[str, Any]:
     """Return what training needs beyond the stock state dict: auxiliary norms and learned strengths; often empty."""
     norms = {name: value.detach().cpu() for name, value in _auxiliary_tensors(model).items()}
-    state: Dict[str, Any] = {'norms': norms} if norms else {}
-    runtime = model.afan
-    if runtime.learned is not None:
-        state['learned'] = runtime.learned.state_dict()
-    return state
+    learned = model.afan.learned
+    return {**({'norms': norms} if norms else {}), **({'learned': learned.state_dict()} if learned is not None else {})}
 
 
 def load_training_state(model: Any, state: Dict[str, Any]) -> None:
@@ -232,13 +199,9 @@ def _auxiliary_tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
 
 def _check_auxiliary(model: nn.Module) -> None:
     """Auxiliary norms must be whole: a part of one cannot be saved beside the stock state dict."""
-    sharded = False
-    for module in model.modules():
-        auxiliary = getattr(module, AUXILIARY, None) if isinstance(module, PassAwareNorm) else None
-        if auxiliary is not None:
-            whole = 2 * auxiliary.num_features if auxiliary.affine else 0
-            sharded = sharded or sum(p.numel() for p in auxiliary.parameters()) != whole
-    flag = torch.tensor(int(sharded))
+    norms: Sequence[Any] = [module for module in model.modules() if isinstance(module, AuxiliaryNorm)]
+    parts = [n for n in norms if sum(p.numel() for p in n.parameters()) != (2 * n.num_features if n.affine else 0)]
+    flag = torch.tensor(int(bool(parts)))
     all_reduce(flag, op='max')  # a process may hold whole norms by chance
     if flag:
         raise ValueError("afan.batch_norm must not be 'separate' where an engine shards the parameters (FSDP, ZeRO "

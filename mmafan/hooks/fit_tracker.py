@@ -1,9 +1,15 @@
 """How well a training set is fitted, from the loss that every step computes anyway."""
 from __future__ import annotations
 
+import math
 from typing import Any, Dict
 
+from mmengine.runner import Runner
+
 from ..validation import fail, is_number
+from .clean_loss import clean_loss
+
+WINDOW = 100  # iterations that the mean of the loss looks back on where a loop has no epochs
 
 
 class FitTracker:
@@ -50,6 +56,32 @@ class FitTracker:
         if self.highest <= 0:
             return 0.0
         return min(1.0, max(0.0, 1 - self.mean / (self.threshold * self.highest)))
+
+    def follow(self, outputs: Dict[str, Any], runtime: Any, epoch_length: int) -> None:
+        """Take what a step has logged into the mean.
+
+        Args:
+            outputs: Log variables of ``train_step``.
+            runtime: Of the model.
+            epoch_length: Number of steps in an epoch; 0 where there are none.
+
+        Raises:
+            ValueError: If the first step logs no loss.
+        """
+        loss = clean_loss(outputs, runtime)
+        if loss is None and not self.count:
+            raise ValueError(f'AdvFeatureHook.fit_threshold must be None where train_step logs no loss, got '
+                             f'{self.threshold}: the model logs {sorted(outputs)}')
+        self.update(math.nan if loss is None else loss, epoch_length or WINDOW)
+
+    def resume(self, runner: Runner, restored: Dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds; warn where it holds nothing."""
+        if 'fit' in restored:
+            self.load_state_dict(restored['fit'])
+        else:
+            runner.logger.warning(
+                f'the checkpoint does not hold how well the training set was fitted: with AdvFeatureHook.fit_threshold='
+                f'{self.threshold} A-FAN is off until the clean loss is below that share of what it is now')
 
     def state_dict(self) -> Dict[str, Any]:
         """What a resumed run needs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
@@ -67,9 +67,7 @@ class PassAwareNorm(MadeNorm, Stock):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        auxiliary: Any = self._modules.get(AUXILIARY)
-        if auxiliary is not None:
-            _copy_state(self, auxiliary)
+        _sync(self)
 
 
 class AuxiliaryNorm(MadeNorm):
@@ -79,11 +77,13 @@ class AuxiliaryNorm(MadeNorm):
         """Load nothing: the norm around it has already copied its own state."""
 
 
-def _copy_state(source: _BatchNorm, target: _BatchNorm) -> None:
-    own: Dict[str, Tensor] = dict(source.named_parameters(recurse=False))
-    own.update(source.named_buffers(recurse=False))
-    for name, value in [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]:
-        value.data.copy_(own[name].data)
+def _sync(norm: PassAwareNorm) -> None:
+    """Make the auxiliary norm, where there is one, a copy of its main one."""
+    own = {**norm._parameters, **norm._buffers}
+    for target in [part for name, part in norm._modules.items() if name == AUXILIARY and part is not None]:
+        for name, value in [*target._parameters.items(), *target._buffers.items()]:
+            if value is not None:
+                value.data.copy_(own[name].data)
 
 
 def _with(norm: nn.Module, name: str, value: Any, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
@@ -113,11 +113,9 @@ def _storing_nothing(norm: _BatchNorm) -> Iterator[None]:
 
 def sync_auxiliary(model: nn.Module) -> None:
     """Make every auxiliary norm a copy of its main one, as it is when training starts."""
-    module: Any
     for module in model.modules():
-        auxiliary = module._modules.get(AUXILIARY) if isinstance(module, PassAwareNorm) else None
-        if auxiliary is not None:
-            _copy_state(module, auxiliary)
+        if isinstance(module, PassAwareNorm):
+            _sync(module)
 
 
 def _drop_auxiliary(module: nn.Module, state_dict: Dict[str, Any], prefix: str, _: Any) -> None:
@@ -150,14 +148,8 @@ class AFANNorm(PassAwareNorm, nn.BatchNorm2d, _BatchNorm):
     """
     _abbr_ = 'bn'
 
-    def __init__(self,
-                 num_features: int,
-                 eps: float = 1e-5,
-                 momentum: Optional[float] = 0.1,
-                 affine: bool = True,
-                 track_running_stats: bool = True,
-                 policy: Optional[str] = None,
-                 **kwargs: Any) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, policy: Optional[str] = None, **kwargs: Any) -> None:
         if policy is not None and policy not in BATCH_NORM_POLICIES:
             raise ValueError(f'AFANNorm.policy must be None or one of {BATCH_NORM_POLICIES}, got {policy!r}')
         super().__init__(num_features, eps, momentum, affine, track_running_stats, **kwargs)
@@ -182,25 +174,21 @@ MODELS.register_module(name='AFANNorm', module=AFANNorm)
 # build_norm_layer of every codebase searches its own registry and then the root one.
 MMENGINE_MODELS.register_module(name='AFANNorm', module=AFANNorm, force=True)
 
-_ADOPTED: Dict[Type[nn.Module], Type[nn.Module]] = {
-    nn.BatchNorm1d: AFANNorm1d,
-    nn.BatchNorm2d: AFANNorm,
-    nn.BatchNorm3d: AFANNorm3d,
-    nn.SyncBatchNorm: AFANSyncNorm,
-}
-_AUXILIARIES: Dict[Type[nn.Module], Type[nn.Module]] = {}
+_MADE: Dict[Tuple[type, type], type] = {
+    (PassAwareNorm, made.__bases__[1]): made for made in (AFANNorm1d, AFANNorm, AFANNorm3d, AFANSyncNorm)}
 
 
-def _mixed(cache: Dict[Type[nn.Module], Type[nn.Module]], mixin: type, cls: Type[nn.Module]) -> Type[nn.Module]:
-    if cls not in cache:
+def _mixed(mixin: type, cls: type) -> type:
+    if (mixin, cls) not in _MADE:
         # mmengine's init_cfg finds layers by the names of their class and its direct bases.
         bases = (mixin, cls, *(base for base in cls.__bases__ if base is not object))
-        cache[cls] = type(f'{mixin.__name__}{cls.__name__}', bases, {'__module__': __name__, '_made_of': (mixin, cls)})
-    return cache[cls]
+        namespace = {'__module__': __name__, '_made_of': (mixin, cls)}
+        _MADE[mixin, cls] = type(f'{mixin.__name__}{cls.__name__}', bases, namespace)
+    return _MADE[mixin, cls]
 
 
-def _remake(mixin: type, cls: Type[nn.Module]) -> nn.Module:
-    made = _mixed(_AUXILIARIES if mixin is AuxiliaryNorm else _ADOPTED, mixin, cls)
+def _remake(mixin: type, cls: type) -> Any:
+    made = _mixed(mixin, cls)
     return made.__new__(made)
 
 
@@ -208,12 +196,10 @@ def _add_auxiliary(norm: Any) -> None:
     auxiliary = norm._modules.get(AUXILIARY)
     if auxiliary is None:
         auxiliary = copy.deepcopy(norm)
-    if isinstance(auxiliary, PassAwareNorm):  # back to the stock class
-        stock: Any = next(c for c in type(auxiliary).__mro__
-                          if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
-        auxiliary.__class__ = stock
     if not isinstance(auxiliary, AuxiliaryNorm):
-        auxiliary.__class__ = _mixed(_AUXILIARIES, AuxiliaryNorm, type(auxiliary))
+        stock = next(c for c in type(auxiliary).__mro__
+                     if issubclass(c, _BatchNorm) and not issubclass(c, PassAwareNorm))
+        auxiliary.__class__ = _mixed(AuxiliaryNorm, stock)
     norm._modules[AUXILIARY] = auxiliary
     if not norm._afan_hooked:
         norm._register_state_dict_hook(_drop_auxiliary)
@@ -233,16 +219,11 @@ def adopt_norms(model: nn.Module, policy: str) -> List[PassAwareNorm]:
     Returns:
         The pass-aware norms of the model.
     """
-    norms: List[Any] = []
     inner = {id(m._modules[AUXILIARY]) for m in model.modules() if m._modules.get(AUXILIARY) is not None}
-    for module in model.modules():
-        if not isinstance(module, _BatchNorm) or id(module) in inner:
-            continue
-        if not isinstance(module, PassAwareNorm):
-            adopted: Any = _mixed(_ADOPTED, PassAwareNorm, type(module))
-            module.__class__ = adopted
-        norms.append(module)
+    norms: List[Any] = [m for m in model.modules() if isinstance(m, _BatchNorm) and id(m) not in inner]
     for norm in norms:
+        if not isinstance(norm, PassAwareNorm):
+            norm.__class__ = _mixed(PassAwareNorm, type(norm))
         if AUXILIARY in norm._modules or (norm.policy or policy) == 'separate':
             _add_auxiliary(norm)
     return norms

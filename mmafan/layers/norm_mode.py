@@ -24,18 +24,14 @@ class NormMode(NamedTuple):
     alike: bool = False
 
 
+_ADVERSARIAL = dict(shared=NormMode(stores=True), batch=NormMode(), frozen=NormMode(frozen=True),
+                    separate=NormMode(auxiliary=True, stores=True))
 # Clean passes, and layers in ``eval()`` mode, are those of the stock layer.
-MODES: Dict[Tuple[PassKind, str], NormMode] = {
-    (PassKind.ATTACK, 'shared'): NormMode(),
-    (PassKind.ATTACK, 'batch'): NormMode(),
-    (PassKind.ATTACK, 'frozen'): NormMode(frozen=True),
-    (PassKind.ATTACK, 'separate'): NormMode(auxiliary=True),
-    (PassKind.ADVERSARIAL, 'shared'): NormMode(stores=True),
-    (PassKind.ADVERSARIAL, 'batch'): NormMode(),
-    (PassKind.ADVERSARIAL, 'frozen'): NormMode(frozen=True),
-    (PassKind.ADVERSARIAL, 'separate'): NormMode(auxiliary=True, stores=True),
-    **{(PassKind.CHECK, policy): NormMode(alike=True) for policy in ('shared', 'batch', 'frozen', 'separate')},
-}
+MODES: Dict[Tuple[PassKind, str], NormMode] = {}
+for _policy, _mode in _ADVERSARIAL.items():
+    MODES[PassKind.ADVERSARIAL, _policy] = _mode
+    MODES[PassKind.ATTACK, _policy] = _mode._replace(stores=False)
+    MODES[PassKind.CHECK, _policy] = NormMode(alike=True)
 
 
 def by_groups(norm: Callable[[Tensor], Tensor], input: Tensor, state: PassState) -> Tensor:

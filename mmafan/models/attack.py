@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, normalize_feature,
-                          project_l2, project_linf, reinject_statistics, sample_std)
+                          per_sample, project_l2, project_linf, reinject_statistics, sample_std)
 from ..replay.batch import Chosen, upload
 from ..replay.rng import generator_beside
 from ..tap_config import PassConfig, TapConfig
@@ -18,10 +18,6 @@ GradientFunction = Callable[[List[Tensor]], List[Optional[Tensor]]]
 def _wide(tensor: Tensor) -> Tensor:
     """Half precision loses published step sizes to rounding: perturbations are built and added in float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *([1] * (like.dim() - 1)))
 
 
 class Attack:
@@ -49,6 +45,7 @@ class Attack:
         self.adversarial: List[Tensor] = list(self.clean)
         self._finite: List[Tensor] = []
         self._normalized: Dict[int, Tensor] = {}
+        self._moments = (config.moments, 1e-5, config.num_groups, config.channel_dim)
         if config.strength_sampling == 'random':
             self._draw(generator)
         self._noise = generator_beside(generator, self.clean[0].device)
@@ -75,8 +72,7 @@ class Attack:
         config = self.config
         self._units = [sample_std(f) if config.step_unit == 'std' else 1.0 for f in self.clean]
         if config.direction == 'random_sign':
-            gradients = [torch.randn(f.shape, generator=self._noise, device=f.device).to(f)
-                         for f in self.clean]
+            gradients = [torch.randn(f.shape, generator=self._noise, device=f.device).to(f) for f in self.clean]
         if config.random_start and config.radius is not None:
             self.adversarial = [f + draw_random_start(f, unit * config.radius, config.norm, self._noise)
                                 for f, unit in zip(self.clean, self._units)]
@@ -90,23 +86,20 @@ class Attack:
         """Ascend: ``f_adv <- project(f_adv + step_size * direction(g))``."""
         config = self.config
         project = project_linf if config.norm == 'linf' else project_l2
-        moved = []
-        for clean, current, gradient, unit in zip(self.clean, self.adversarial, gradients, self._units):
+        for index, (clean, gradient, unit) in enumerate(zip(self.clean, gradients, self._units)):
             if gradient is None:  # this tensor does not reach the loss
-                moved.append(current)
                 continue
             gradient = _wide(gradient)
             finite = finite_samples(gradient)
             self._finite.append(finite)
-            new = ascend(current, gradient, unit * config.step_size, config.norm, finite)
+            new = ascend(self.adversarial[index], gradient, unit * config.step_size, config.norm, finite)
             if config.radius is not None:
                 new = clean + project(new - clean, unit * config.radius)
             if config.clamp is not None:
                 new = new.clamp(*config.clamp)
             if moved_before:  # a sample that cannot be attacked is not perturbed at all
-                new = torch.where(_per_sample(finite, new), new, clean)
-            moved.append(new)
-        self.adversarial = moved
+                new = torch.where(per_sample(finite, new), new, clean)
+            self.adversarial[index] = new
 
     @property
     def num_skipped(self) -> Tensor:
@@ -132,7 +125,7 @@ class Attack:
         """``f_i = f + s_i (f_adv - f)``, with the statistics re-injected where they are wanted."""
         clean, adversarial = self.clean[index], self.adversarial[index]
         drawn = wanted.strength is None
-        strength = factor * (_per_sample(self._strengths, clean) if wanted.strength is None else wanted.strength)
+        strength = factor * (per_sample(self._strengths, clean) if wanted.strength is None else wanted.strength)
         if isinstance(strength, Tensor):
             strength = strength.to(clean.dtype)
         mixed = mix_strength(clean, adversarial, strength)
@@ -144,20 +137,18 @@ class Attack:
 
     def _reinject(self, index: int, mixed: Tensor) -> Tensor:
         """``f_mix_i = sigma(f_i) (f - mu(f)) / sigma(f) + mu(f_i)``; the clean part serves every strength."""
-        config, clean = self.config, self.clean[index]
-        fields = (config.moments, 1e-5, config.num_groups, config.channel_dim)
+        clean = self.clean[index]
         if index not in self._normalized:
-            self._normalized[index] = normalize_feature(clean, *fields)
-        return reinject_statistics(clean, mixed, *fields, normalized=self._normalized[index])
+            self._normalized[index] = normalize_feature(clean, *self._moments)
+        return reinject_statistics(clean, mixed, *self._moments, self._normalized[index])
 
     def _reinject_rows(self, index: int, mixed: Tensor) -> Tensor:
         """Re-inject the statistics of the samples that have drawn it; those of a batch come from all samples."""
-        config, rows = self.config, self._reinjected
-        if config.moments == 'batch':
+        rows = self._reinjected
+        if self.config.moments == 'batch':
             made = rows.rows(self._reinject(index, mixed))
         else:
-            made = reinject_statistics(rows.rows(self.clean[index]), rows.rows(mixed), config.moments,
-                                       num_groups=config.num_groups, channel_dim=config.channel_dim)
+            made = reinject_statistics(rows.rows(self.clean[index]), rows.rows(mixed), *self._moments)
         return mixed.index_copy(0, rows.on(mixed.device), made)
 
     def relative_size(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence
+from typing import Any, Dict, FrozenSet, Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -13,12 +13,11 @@ from torch import nn
 
 from ..config import AFANConfig, TapConfig
 from ..functional import feature_moments
-from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, running_pass
+from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, TapCapture, running_pass
 from ..replay.graph import node_of, nodes_behind
-from ..replay.unread import Watch
 from ..validation import suggest
 from .series import find_series
-from .suffix import depends, is_loss, loss_tensors, select_losses
+from .suffix import Losses, RunLoss, depends, is_loss, loss_tensors, select_losses
 
 PATIENCE = 20
 
@@ -32,23 +31,22 @@ def check_model(model: nn.Module, config: AFANConfig) -> AFANConfig:
     Raises:
         ValueError: For a tap's module that does not exist or is never called.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    taps = dict(config.taps)
+    modules, taps = dict(model.named_modules(remove_duplicate=False)), dict(config.taps)
     for tap_name, tap in config.taps.items():
-        where = f'afan.taps.{tap_name}.module'
+        where, module = f'afan.taps.{tap_name}.module', modules.get(tap.module)
         if tap.module == INPUTS:
             continue
-        if tap.module not in modules:
+        if module is None:
             raise ValueError(f'{where} must name a module of {type(model).__name__}, got {tap.module!r}: '
                              f'{_closest(tap.module, model)}')
-        if isinstance(modules[tap.module], nn.ModuleDict):
-            entries = [f'{tap.module}.{name}' for name, _ in modules[tap.module].named_children()]
+        if isinstance(module, nn.ModuleDict):
+            entries = [f'{tap.module}.{name}' for name in module] or ['?']
             raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, a container without a '
-                             f'forward; name one of its entries, such as {(entries or ["?"])[-1]!r}')
-        if isinstance(modules[tap.module], nn.ModuleList):
-            if not len(modules[tap.module]):
+                             f'forward; name one of its entries, such as {entries[-1]!r}')
+        if isinstance(module, nn.ModuleList):
+            if not len(module):
                 raise ValueError(f'{where} must name a module that is called, got {tap.module!r}, an empty list')
-            last = f'{tap.module}.{len(modules[tap.module]) - 1}'
+            last = f'{tap.module}.{len(module) - 1}'
             print_log(f'{where}={tap.module!r} is a list of modules: the tap is its last one, {last!r}',
                       logger='current')
             taps[tap_name] = replace(tap, module=last)
@@ -73,8 +71,7 @@ def _closest(path: str, model: nn.Module) -> str:
     return hint if hint.startswith('did') else suggest(path, [n for n in names if n.count('.') <= max(depth, 1)])
 
 
-def check_first_pass(model: Any, recording: Recording, batch: Batch,
-                     run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any]) -> Optional[Facts]:
+def check_first_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses) -> Optional[Facts]:
     """Check, after the first clean forward and before any weight changes, that every tap works.
 
     Returns:
@@ -90,17 +87,12 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
         c.outputs and not any(map(len, c.features)) and c.live for c in recording.captures.values())
     lacking = proves_little and runtime.num_waits < PATIENCE
     for name, capture in [] if lacking else list(recording.captures.items()):
-        module, problem = config.taps[name].module, capture.problem()
-        if problem is not None:
-            raise ValueError(
-                f'afan.taps.{name}.module must name a module with a differentiable feature, but {module!r} '
-                f'{problem}; name a module between the trainable part of the network and its loss')
+        check_feature(name, config.taps[name], capture)
     facts = recording.learned()
     if not _all_ready(not lacking):
         return None
     idle: Dict[str, FrozenSet[int]] = {}
     others: Dict[str, FrozenSet[str]] = {}
-    unread: Dict[str, FrozenSet[str]] = {}
     for name, tap in config.taps.items():
         own = _check_tap(model, recording, name, tap, losses)
         # A constant is no proof: it may depend on the tap in a batch with something to compute it from.
@@ -112,13 +104,20 @@ def check_first_pass(model: Any, recording: Recording, batch: Batch,
     recording.facts = facts = replace(facts, idle_calls=idle, other_losses=others)
     for name, tap in config.taps.items():
         if config.replay and tap.module != INPUTS:
-            unread[name] = _check_replay(model, recording, batch, run, losses, name)
-    # After a batch that proves little others may come to branches that read more.
-    recording.facts = replace(facts, unread={} if proves_little else unread)
-    return recording.facts
+            _check_replay(model, recording, batch, run, losses, name)
+    return facts
 
 
-def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Dict[str, Any]) -> Dict[str, Any]:
+def check_feature(name: str, tap: TapConfig, capture: TapCapture) -> None:
+    """A clean pass must have left a feature with a gradient at the tap."""
+    problem = capture.problem()
+    if problem is not None:
+        raise ValueError(
+            f'afan.taps.{name}.module must name a module with a differentiable feature, but {tap.module!r} {problem}; '
+            'name a module between the trainable part of the network and its loss')
+
+
+def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, losses: Losses) -> Losses:
     """Check one tap's fields against its feature and the losses; return the losses that depend on it."""
     capture, where = recording.captures[name], f'afan.taps.{name}'
     rows = {len(f) for f in capture.live}
@@ -143,14 +142,13 @@ def _all_ready(ready: bool) -> bool:
     return bool(flag)
 
 
-def _own_losses(losses: Dict[str, Any], live: Sequence[torch.Tensor]) -> Dict[str, Any]:
+def _own_losses(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
     """Keep the losses that depend on the feature at a tap."""
     targets = {node_of(feature) for feature in live if feature.requires_grad}
     return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
 
 
-def _check_names(losses: Dict[str, Any], own: Dict[str, Any], names: Optional[Sequence[str]], where: str,
-                 tap: TapConfig) -> None:
+def _check_names(losses: Losses, own: Losses, names: Optional[Sequence[str]], where: str, tap: TapConfig) -> None:
     """Every name must match a loss that depends on the feature."""
     select_losses(losses, names, where)
     for name in names or ():
@@ -168,8 +166,7 @@ def _check_moments(tap: TapConfig, features: Sequence[torch.Tensor], where: str)
             raise ValueError(f'{where}.{error}') from None
 
 
-def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Dict[str, Any],
-                 where: str) -> None:
+def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chosen: Losses, where: str) -> None:
     """A gradient of the losses must come to the feature."""
     tracked = [feature for feature in live if feature.requires_grad]
     try:
@@ -187,17 +184,15 @@ def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chose
                          f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')
 
 
-def _check_replay(model: Any, recording: Recording, batch: Batch,
-                  run: Callable[[Batch], Dict[str, Any]], losses: Dict[str, Any], name: str) -> FrozenSet[str]:
-    """An unperturbed adversarial pass must give the clean loss; return the modules whose outputs it does not read."""
+def _check_replay(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses, name: str) -> None:
+    """An unperturbed adversarial pass must give the clean loss."""
     features = recording.captures[name].features
     clean = float(model.parse_losses(losses)[0].detach())
-    copies, watch = [f.clone() for f in features], Watch()
-    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), with_grad=False, watch=watch):
+    copies = [f.clone() for f in features]
+    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch'), with_grad=False):
         again = float(model.parse_losses(run(batch))[0])
     half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
     same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
     if math.isfinite(clean) and not same:
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
-    return recording.find_unread(name, watch)

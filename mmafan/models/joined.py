@@ -7,7 +7,6 @@ waited.
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 import torch
@@ -55,7 +54,6 @@ class JoinedStep(Step):
         self._passes = self._passes_of(taken)
         self._adversarial: List[Losses] = []
         recording, losses = self.clean_pass()
-        self._keep_facts()
         yield Part(functools.partial(clean_losses, losses, self.afan.config.clean_weight))
         for others in self._adversarial:
             yield Part(functools.partial(dict, others), PassKind.ADVERSARIAL)
@@ -94,12 +92,6 @@ class JoinedStep(Step):
         with self.afan.entered(self.model):
             losses, self._adversarial = lockstep.run(functools.partial(self.run, batch), self._passes)
         return losses
-
-    def _keep_facts(self) -> None:
-        """Remember where a pass of samples that waited has read what had not been kept for it."""
-        facts = self.afan.facts
-        if facts is not None and facts.unread and any(not r.facts.unread for r in self._recordings):
-            self.afan.facts = replace(facts, unread={})
 
 
 def check_losses(config: AFANConfig, others: Mapping[str, Iterable[str]], losses: Losses) -> None:

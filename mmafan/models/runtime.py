@@ -1,17 +1,16 @@
 """What an A-FAN model keeps between steps, outside its parameters, buffers and state dict, by how long it lives."""
 from __future__ import annotations
 
-import functools
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, Optional
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
-from ..replay import Facts
+from ..replay import Batch, Facts
 from ..replay.checkpointing import checkpointing_of_passes
 from ..replay.forward_state import RegionState
 from .codebase import Codebase
@@ -48,13 +47,11 @@ class Meters:
         diagnostics: Latest measurements by name, each a tensor of no dimension.
         num_skipped: By tap, number of samples left unperturbed because their gradient was not finite.
         num_samples: By tap, number of samples attacked or skipped; both since the shares were last taken.
-        num_passes: Number of adversarial passes since the meters were last reset.
-        stepped: Whether a step of A-FAN ran since then.
+        stepped: Whether a step of A-FAN ran since this was last reset.
     """
     diagnostics: Dict[str, Tensor] = field(default_factory=dict)
     num_skipped: Dict[str, Tensor] = field(default_factory=dict)
     num_samples: Dict[str, int] = field(default_factory=dict)
-    num_passes: int = 0
     stepped: bool = False
 
     def count_samples(self, tap: str, num_skipped: Tensor, num_samples: int) -> None:
@@ -174,8 +171,14 @@ class AFANRuntime:
         """Whether A-FAN is on, be it that no tap takes part in this step."""
         return self.controls.strength_scale > 0 and any(tap.active for tap in self.config.taps.values())
 
+    def run(self, model: nn.Module, forward: Callable[..., Any], batch: Batch) -> Any:
+        """Run a forward on a batch as one pass of A-FAN's own."""
+        own = batch.copy() if self.codebase.changes_batches else batch
+        with self.entered(model):
+            return forward(*own.args, **own.kwargs)
+
     @contextmanager
-    def entered(self, model: Optional[nn.Module] = None) -> Iterator[None]:
+    def entered(self, model: nn.Module) -> Iterator[None]:
         """Mark the passes run inside as A-FAN's own.
 
         Args:
@@ -185,12 +188,9 @@ class AFANRuntime:
             yield
             return
         self.inside = True
-        places, protects = None if self.facts is None else self.facts.changed_state, bool(self.taps)
-        regions = None
-        if model is not None:
-            regions = functools.lru_cache(maxsize=None)(functools.partial(RegionState, model, places, protects))
+        places = None if self.facts is None else self.facts.changed_state
         try:
-            with checkpointing_of_passes(regions, protects):
+            with checkpointing_of_passes(RegionState(model, places, protects=bool(self.taps))):
                 yield
         finally:
             self.inside = False

@@ -16,7 +16,7 @@ from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
 from .joined import JoinedStep
-from .step import Step
+from .step import Part, Step
 from .suffix import Losses, clean_losses, depends, detach_losses
 
 ZERO = 'afan_zero'
@@ -44,20 +44,16 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
     with optim_wrapper.optim_context(model):
         batch = Batch.of(model.data_preprocessor(data, True))
 
-    def run(batch: Batch) -> Losses:
-        own = batch.copy() if afan.codebase.changes_batches else batch
-        with afan.entered(model), optim_wrapper.optim_context(model):
-            return model(*own.args, **own.kwargs, mode='loss')
+    def forward(*args: Any, **kwargs: Any) -> Losses:
+        with optim_wrapper.optim_context(model):
+            return model(*args, **kwargs, mode='loss')
 
     log: Losses = {}
     zero: Optional[Tensor]
     try:
-        if single_graph:
-            losses, zero = _run_wrapped(model, wrapper, optim_wrapper, functools.partial(_merged, model, batch))
-            log.update(detach_losses(losses))
-            _backward(model, optim_wrapper, losses, True, zero)
-            return model.parse_losses(log)[1]
-        for part in Step(model, batch, run).parts():
+        whole = Part(functools.partial(_merged, model, batch), is_last=True)
+        step = Step(model, batch, functools.partial(afan.run, model, forward))
+        for part in [whole] if single_graph else step.parts():
             zero = None
             if part.is_last and wrapper is not None:
                 losses, zero = _run_wrapped(model, wrapper, optim_wrapper, part.losses)
@@ -69,6 +65,8 @@ def train_two_phase(model: Any, data: Any, optim_wrapper: OptimWrapper, wrapper:
             del part, losses
     except BaseException:
         optim_wrapper.zero_grad()  # half a step's gradients must not leak into the next
+        for factor in {} if afan.learned is None else afan.learned.factors.values():
+            factor.grad = None
         raise
     return model.parse_losses(log)[1]
 
@@ -167,12 +165,8 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
         afan.waiting.take()
         return _with_auxiliary(model, _sat_out(afan, stock_loss(*args, **kwargs)))
 
-    def run(batch: Batch) -> Losses:
-        own = batch.copy() if afan.codebase.changes_batches else batch
-        with afan.entered(model):
-            return stock_loss(*own.args, **own.kwargs)
-
-    step = STEPS.get(afan.config.schedule, Step)(model, Batch(args, kwargs), run)
+    step = STEPS.get(afan.config.schedule, Step)(
+        model, Batch(args, kwargs), functools.partial(afan.run, model, stock_loss))
     if not step.taps:
         return _with_auxiliary(model, _sat_out(afan, step.clean_pass()[1]))
     if is_distributed() and not afan.wrapped:

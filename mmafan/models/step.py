@@ -140,11 +140,7 @@ class Step:
 
     def _adversarial_losses(self, suffix: Suffix, wanted: PassConfig, perturbed: Sequence[Tensor]) -> Losses:
         """Run one adversarial pass; return its losses, weighted and prefixed."""
-        self.afan.meters.num_passes += 1
-        losses = suffix.losses(perturbed)
-        if self.afan.facts is not None:
-            self.afan.facts = suffix.recording.facts
         weight = wanted.weight * suffix.tap.every
         if suffix.tap.fraction < 1:
             weight *= participation_weight(suffix.recording.size, suffix.tap, self.afan.norms.least_samples)
-        return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.number}.')
+        return weight_losses(suffix.losses(perturbed), weight, f'adv_{suffix.name}_{wanted.number}.')

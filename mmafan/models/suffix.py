@@ -1,7 +1,6 @@
 """The part of a model after one tap, for one recorded batch, and the dicts of losses that it gives."""
 from __future__ import annotations
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -11,7 +10,6 @@ from torch import Tensor
 from ..functional import strongest_gradients
 from ..replay import INPUTS, Batch, Chosen, PassKind, PassState, Recording, running_pass
 from ..replay.batch import map_tensors, tensors_of
-from ..replay.unread import StandIn
 from ..tap_config import TapConfig
 
 Losses = Dict[str, Any]
@@ -39,11 +37,6 @@ class Suffix:
         self.capture = recording.captures[name]
         self.features = [self._rows(f) for f in self.capture.features]
 
-    @property
-    def indices(self) -> Optional[Tensor]:
-        """The samples that take part, a long tensor ``(M,)`` on the CPU; None: all."""
-        return None if self.chosen is None else self.chosen.indices
-
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor if self.chosen is None else self.chosen.rows(tensor)
 
@@ -57,21 +50,13 @@ class Suffix:
         return depending_losses(self.select(self.run_pass(features)))
 
     def run_pass(self, features: Sequence[Tensor], kind: PassKind = PassKind.ADVERSARIAL) -> Losses:
-        """Run the suffix; again with the prefix where it reads what the clean pass has not kept."""
-        batch, reads = self.batch, len(StandIn.reads)
+        """Run the suffix; all the model's losses."""
+        batch = self.batch
         if self.tap.module == INPUTS:
             batch = batch.with_inputs(self.capture.rebuild(features, self.chosen)[0])
         state = PassState(kind, self.model.afan.config.batch_norm)
-        while True:
-            try:
-                with self.recording.replay(self.name, features, state, self.chosen):
-                    return self.run(batch)
-            except Exception:
-                prefixes = [capture.prefix for capture in self.recording.captures.values()]
-                if len(StandIn.reads) == reads or not any(r.unread for records in prefixes for r in records):
-                    raise
-            self.recording.run_prefixes(f'an adversarial pass reads what {StandIn.reads[-1]!r} returned, which it did '
-                                        'not in the first step', replace(self.recording.facts, unread={}))
+        with self.recording.replay(self.name, features, state, self.chosen):
+            return self.run(batch)
 
     def gradients(self, features: Sequence[Tensor]) -> List[Optional[Tensor]]:
         """Gradients the attack follows at other features: one more pass, which leaves no trace."""

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager, nullcontext
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 
@@ -12,6 +12,7 @@ from ..replay import INPUTS, Batch, Facts, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import TapConfig
 from .attack import Attack
+from .first_step import check_feature
 from .suffix import Losses, RunLoss, Suffix
 
 
@@ -30,9 +31,7 @@ class TapAttack(NamedTuple):
 
 def stock_losses(model: Any, batch: Batch) -> Losses:
     """Compute the losses of the stock model, as a pass of a step does."""
-    own = batch.copy() if model.afan.codebase.changes_batches else batch
-    with model.afan.entered(model):
-        return model(*own.args, **own.kwargs, mode='loss')
+    return model.afan.run(model, functools.partial(model, mode='loss'), batch)
 
 
 def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = None, tap: Optional[TapConfig] = None,
@@ -63,12 +62,14 @@ def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = Non
     with recording, torch.enable_grad():
         if tap.module == INPUTS:
             batch = batch.with_inputs(recording.record_inputs(batch.inputs))
-        with _stopped_at(model, tap) if prefix_alone else nullcontext():
+        if prefix_alone:
+            module = model.get_submodule(tap.module)
+            stop = module.register_forward_hook if tap.at == 'output' else module.register_forward_pre_hook
+            with suppress(_Reached), stop(_end_forward):
+                run(batch)
+        else:
             losses = run(batch)
-    problem = recording.captures[name].problem()
-    if problem is not None:
-        raise ValueError(f'afan.taps.{name}.module must name a module with a differentiable feature, but '
-                         f'{tap.module!r} {problem}')
+    check_feature(name, tap, recording.captures[name])
     known = model.afan.facts
     recording.facts = replace(recording.learned(), other_losses={} if known is None else known.other_losses)
     suffix = Suffix(model, recording, batch, run, name, tap)
@@ -84,18 +85,5 @@ class _Reached(Exception):
     """The forward has come to the tap."""
 
 
-@contextmanager
-def _stopped_at(model: Any, tap: TapConfig) -> Iterator[None]:
-    """End the forward that runs inside at the tap's first output, or input."""
-
-    def stop(*_: Any) -> None:
-        raise _Reached
-
-    module = model.get_submodule(tap.module)
-    handle = (module.register_forward_hook if tap.at == 'output' else module.register_forward_pre_hook)(stop)
-    try:
-        yield
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
+def _end_forward(*_: Any) -> None:
+    raise _Reached

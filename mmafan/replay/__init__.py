@@ -5,7 +5,5 @@ from .recording import Recording
 from .state import PassKind, PassState, current_pass, running_pass
 from .tap import INPUTS, TapCapture
 
-__all__ = [
-    'INPUTS', 'Batch', 'Chosen', 'Facts', 'PassKind', 'PassState', 'Recording', 'TapCapture', 'current_pass',
-    'running_pass'
-]
+__all__ = ['INPUTS', 'Batch', 'Chosen', 'Facts', 'PassKind', 'PassState', 'Recording', 'TapCapture', 'current_pass',
+           'running_pass']

@@ -61,15 +61,13 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any, objects: bool = F
 
 def tensors_of(value: Any, objects: bool = False) -> List[Tensor]:
     """List the tensors of a nested value, in order."""
-    if isinstance(value, Tensor):
-        return [value]
     found: List[Tensor] = []
     map_tensors(found.append, value, objects)
     return found
 
 
-def snapshot(value: Any, function: Callable[[Tensor], Tensor] = Tensor.detach) -> Any:
-    """Copy a result so that what the caller does to it stays its own; tensors share their memory.
+def snapshot(value: Any) -> Any:
+    """Detach and copy a result so that what the caller does to it stays its own; tensors share their memory.
 
     Example:
         >>> import torch
@@ -79,12 +77,7 @@ def snapshot(value: Any, function: Callable[[Tensor], Tensor] = Tensor.detach) -
         >>> sorted(kept)
         ['boxes']
     """
-    return map_tensors(function, value, objects=True)
-
-
-def same(tensor: Tensor) -> Tensor:
-    """Return the tensor, for a :func:`snapshot` that leaves tensors in their graph."""
-    return tensor
+    return map_tensors(Tensor.detach, value, objects=True)
 
 
 def is_feature(tensor: Tensor) -> bool:
@@ -199,7 +192,7 @@ class Batch:
 
     def copy(self) -> 'Batch':
         """Return a copy whose containers and data elements may be changed; tensors share their memory."""
-        return Batch(*snapshot((self.args, self.kwargs), same))
+        return Batch(*map_tensors(lambda tensor: tensor, (self.args, self.kwargs), objects=True))
 
     def with_inputs(self, inputs: Any) -> 'Batch':
         """Return the same batch with other inputs."""

@@ -1,14 +1,13 @@
 """Activation checkpointing of stock modules inside A-FAN's passes."""
 from __future__ import annotations
 
-import functools
 import threading
 from contextlib import contextmanager, nullcontext
-from typing import Any, Callable, ContextManager, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List
 
 from torch.utils import checkpoint as torch_checkpoint
 
-from .forward_state import RegionState, State
+from .forward_state import RegionState
 from .state import PassKind, Patches, current_pass, running_pass
 
 REENTRANT = 'CheckpointFunction'
@@ -31,10 +30,6 @@ def _region() -> Iterator[None]:
         _REGIONS.depth -= 1
 
 
-def _given(regions: RegionState) -> RegionState:
-    return regions
-
-
 @contextmanager
 def replaying(is_before_tap: Callable[[], bool]) -> Iterator[None]:
     """Mark an adversarial pass; ``is_before_tap`` tells whether perturbed features are still to be given out."""
@@ -46,8 +41,7 @@ def replaying(is_before_tap: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing_of_passes(regions: Optional[Callable[[], RegionState]] = None,
-                            protects: bool = True) -> Iterator[None]:
+def checkpointing_of_passes(regions: RegionState) -> Iterator[None]:
     """Make ``torch.utils.checkpoint`` fit for A-FAN's passes; everything is put back at the end.
 
     - Checkpointing that is reentrant, as that of ``with_cp`` in the codebases and of mmengine's
@@ -60,17 +54,17 @@ def checkpointing_of_passes(regions: Optional[Callable[[], RegionState]] = None,
       feature. No region is, that begins before the last perturbed feature of the pass has been given out.
 
     Args:
-        regions: Gives what reads and restores that state, the same at every call; None leaves it to the recomputation.
-        protects: Whether recomputing a clean pass leaves the state alone, where the stock model changes it once more.
+        regions: Reads and restores that state; where it does not protect it, recomputing a clean pass changes it once
+            more, as in the stock model.
     """
     patches = Patches()
-    patches.set(torch_checkpoint, REENTRANT, _NonReentrant(early_stop=protects))
+    patches.set(torch_checkpoint, REENTRANT, _NonReentrant(early_stop=regions.protects))
     stock = getattr(torch_checkpoint, NON_REENTRANT)
 
     def around(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
         if any(is_before_tap() for is_before_tap in _REPLAYS):
             return iter((None, ))  # nothing before the function, nothing after it
-        return stock(in_its_pass(function, None if regions is None else regions()), *args, **kwargs)
+        return stock(in_its_pass(function, regions), *args, **kwargs)
 
     patches.set(torch_checkpoint, NON_REENTRANT, around)
     try:
@@ -95,33 +89,30 @@ class _NonReentrant:
                 function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
 
 
-def in_its_pass(function: Callable[..., Any], regions: Optional[RegionState] = None) -> Callable[..., Any]:
+def in_its_pass(function: Callable[..., Any], regions: RegionState) -> Callable[..., Any]:
     """Make a function that runs as the pass in which this one was called, whenever it runs.
 
     Args:
         function: The function.
-        regions: What :func:`checkpointing_of_passes` is given gives it.
+        regions: As for :func:`checkpointing_of_passes`.
 
     Example:
+        >>> from torch import nn
         >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
-        ...     function = in_its_pass(current_pass)
+        ...     function = in_its_pass(current_pass, RegionState(nn.ReLU(), None, protects=True))
         >>> function().kind
         <PassKind.ADVERSARIAL: 'adversarial'>
     """
-    state = current_pass()
-    found: State = {} if regions is None else regions.read()
+    state, found = current_pass(), regions.read()
 
     def recompute(*args: Any, **kwargs: Any) -> Any:
         kind = state.kind
         if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
             kind = PassKind.CHECK
-        protection: ContextManager[None] = nullcontext()
-        if regions is not None and (regions.protects or kind is not PassKind.CLEAN):
-            protection = regions.restored(found)
-        # There may be regions inside.
-        again = None if regions is None else functools.partial(_given, regions)
-        inner = checkpointing_of_passes(again, regions is None or regions.protects)
-        with protection, running_pass(kind, state.batch_norm, state.groups), inner, _region():
+        protects = regions.protects or kind is not PassKind.CLEAN
+        inner = checkpointing_of_passes(regions)  # there may be regions inside
+        with (regions.restored(found) if protects else nullcontext(),
+              running_pass(kind, state.batch_norm, state.groups), inner, _region()):
             return function(*args, **kwargs)
 
     return recompute

@@ -23,7 +23,6 @@ class Facts:
         changed_state: What a forward changes in the model beside norms; adversarial passes find it as the clean one
             did, and leave it alone.
         idle_calls: By tap, the numbers of the calls that its losses do not depend on.
-        unread: By tap, names of the modules before it whose outputs no adversarial pass reads: they are not kept.
         other_losses: By tap, names of the losses that do not depend on it.
     """
     calls: Tuple[WatchedCall, ...] = ()
@@ -31,5 +30,4 @@ class Facts:
     changed_in_place: Optional[Names] = None
     changed_state: Optional[Tuple[Place, ...]] = None
     idle_calls: Optional[Mapping[str, FrozenSet[int]]] = None
-    unread: Mapping[str, Names] = field(default_factory=dict)
     other_losses: Mapping[str, Names] = field(default_factory=dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 import copy
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Any, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -35,33 +36,34 @@ class Saved(NamedTuple):
 State = Dict[Place, Saved]
 
 
-def read_state(model: nn.Module, known: Optional[State] = None) -> State:
+def _all_places(model: nn.Module) -> Iterator[Place]:
+    for path, module in model.named_modules():
+        if module is not model and not isinstance(module, _BatchNorm):
+            yield from ((path, name, False) for name, value in vars(module).items() if _is_plain(value))
+            yield from ((path, name, True) for name, buffer in module._buffers.items() if buffer is not None)
+
+
+def _owner(model: nn.Module, place: Place) -> Dict[str, Any]:
+    module = model.get_submodule(place[0])
+    return module._buffers if place[2] else vars(module)
+
+
+def read_state(model: nn.Module, places: Optional[Iterable[Place]] = None, known: Optional[State] = None) -> State:
     """Copy plain attributes and buffers; batch norms, which know about passes, keep their own.
 
     Args:
         model: The model.
+        places: Where to look; None: everywhere.
         known: Copies made before, of which those of buffers that are still the same serve again.
     """
     state: State = {}
-    for path, module in model.named_modules():
-        if module is model or isinstance(module, _BatchNorm):
-            continue
-        for name, value in vars(module).items():
-            if _is_plain(value):
-                state[path, name, False] = Saved(copy.copy(value))
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                state[path, name, True] = _save(buffer, (known or {}).get((path, name, True)))
-    return state
-
-
-def read_places(model: nn.Module, places: Sequence[Place], known: Optional[State] = None) -> State:
-    """Copy the state at some places; ``known`` as for :func:`read_state`."""
-    state: State = {}
-    for path, name, is_buffer in places:
-        module = model.get_submodule(path)
-        value = module._buffers[name] if is_buffer else vars(module)[name]
-        state[path, name, is_buffer] = _save(value, (known or {}).get((path, name, is_buffer)))
+    for place in _all_places(model) if places is None else places:
+        value, saved = _owner(model, place)[place[1]], (known or {}).get(place)
+        if not isinstance(value, Tensor):
+            saved = Saved(copy.copy(value))
+        elif saved is None or saved.original is not value or saved.version != value._version:
+            saved = Saved(value.clone(), value, value._version)
+        state[place] = saved
     return state
 
 
@@ -77,39 +79,26 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
         [('0', 'calls', False)]
     """
     places = []
-    for (path, name, is_buffer), saved in before.items():
-        module = model.get_submodule(path)
-        if is_buffer:
-            now = module._buffers.get(name)
+    for place, saved in before.items():
+        owner, name = _owner(model, place), place[1]
+        if place[2]:
+            now = owner.get(name)
             changed = now is not saved.original or now is not None and now._version != saved.version
         else:
-            changed = name in vars(module) and vars(module)[name] != saved.value
+            changed = name in owner and owner[name] != saved.value
         if changed:
-            places.append((path, name, is_buffer))
+            places.append(place)
     return places
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
-
-
-def _save(value: Any, known: Optional[Saved]) -> Saved:
-    if not isinstance(value, Tensor):
-        return Saved(copy.copy(value))
-    if known is not None and known.original is value and known.version == value._version:
-        return known
-    return Saved(value.clone(), value, value._version)
 
 
 @contextmanager
 def forward_state(model: nn.Module, state: State) -> Iterator[None]:
     """Let what runs inside find copies of ``state``, and change only those."""
     kept: List[Tuple[Dict[str, Any], str, Any]] = []
-    for (path, name, is_buffer), saved in state.items():
-        module = model.get_submodule(path)
-        owner = module._buffers if is_buffer else vars(module)
+    for place, (value, *_) in state.items():
+        owner, name = _owner(model, place), place[1]
         kept.append((owner, name, owner.get(name)))
-        owner[name] = _copy(saved.value)
+        owner[name] = value.clone() if isinstance(value, Tensor) else copy.copy(value)
     try:
         yield
     finally:
@@ -117,26 +106,26 @@ def forward_state(model: nn.Module, state: State) -> Iterator[None]:
             owner[name] = value
 
 
+@dataclass
 class RegionState:
     """What checkpointed regions find in a model in a forward, so that they find the same when they are recomputed.
 
-    Args:
+    Attributes:
         model: The model.
         places: Where a forward changes the model, None where that is not known: it is everywhere then.
         protects: Otherwise recomputing a clean pass changes state once more, as it does in the stock model.
+        latest: What has been read last.
     """
-
-    def __init__(self, model: nn.Module, places: Optional[Sequence[Place]], protects: bool) -> None:
-        self._model, self._places, self.protects = model, places, protects
-        self._latest: State = {}
+    model: nn.Module
+    places: Optional[Sequence[Place]]
+    protects: bool
+    latest: State = field(default_factory=dict)
 
     def read(self) -> State:
         """Copy what a region that begins now finds; regions share the copy of what does not change between them."""
-        self._latest = (read_state(self._model, self._latest) if self._places is None else
-                        read_places(self._model, self._places, self._latest))
-        return self._latest
+        self.latest = read_state(self.model, self.places, self.latest)
+        return self.latest
 
     def restored(self, state: State) -> ContextManager[None]:
         """Return a context in which the model is as it was, and after which it is as it is now."""
-        chosen = state if self._places is None else {place: state[place] for place in self._places}
-        return forward_state(self._model, chosen)
+        return forward_state(self.model, state)

@@ -3,8 +3,8 @@
 Each waiting pass has a thread of its own, but one thread runs at a time: a waiting pass goes on until it comes to a
 module, and waits there. Where the clean pass comes to the same module, it runs once for the rows of all, and each pass
 gets its own rows. Everything else (targets, losses, what is between modules) each pass computes by itself, as the stock
-model does. Where rows do not fit, or a module treats them not independently, each pass runs the module by itself, so that
-no result depends on what meets.
+model does. Where rows do not fit, or a module does not treat them independently, each pass runs the module by itself,
+so that no result depends on what meets.
 """
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batch import map_tensors
 from .checkpointing import inside_region
-from .forward_state import forward_state, read_places
+from .forward_state import forward_state, read_state
 from .joining import Joins, alike
 from .rng import RandomState
 from .state import PassKind, PassState, Patches, Unjoinable, current_pass, passes_of, running_pass
-from .unread import StandIn
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -313,14 +312,14 @@ class Lockstep:
         changed = self._recording.facts.changed_state
         with ExitStack() as stack:
             if changed:
-                stack.enter_context(forward_state(self._model, read_places(self._model, changed)))
+                stack.enter_context(forward_state(self._model, read_state(self._model, changed)))
             stack.enter_context(self._recording.hidden())
             yield
 
 
 def _copied(call: Any) -> Any:
     """Copy arguments, which a module may change in place."""
-    return map_tensors(lambda t: t if type(t) is StandIn else t.detach().clone(), call)
+    return map_tensors(lambda t: t.detach().clone(), call)
 
 
 def _thread_settings() -> List[Callable[[], ContextManager[Any]]]:
@@ -335,5 +334,3 @@ def _thread_settings() -> List[Callable[[], ContextManager[Any]]]:
         settings.append(functools.partial(torch.cuda.device, torch.cuda.current_device()))
         settings.append(functools.partial(torch.cuda.stream, torch.cuda.current_stream()))
     return settings
-
-

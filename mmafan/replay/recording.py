@@ -7,7 +7,7 @@ really runs, with the random draws of the clean pass. Nothing here knows a model
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from .batch import Chosen, map_tensors, snapshot, tensors_of
 from .calls import WatchedCall
 from .facts import Facts
-from .forward_state import State, changed_places, forward_state, read_places, read_state
+from .forward_state import changed_places, read_state
 from .graph import node_of
 from .replay import Replay
 from .rng import RandomState
 from .state import PassState, Patches
-from .tap import INPUTS, SIDES, Record, Records, Site, TapCapture
-from .unread import Watch, stand_in
+from .tap import INPUTS, SIDES, Record, Records, TapCapture
 
 
 class Recording:
@@ -32,7 +31,8 @@ class Recording:
 
     Args:
         model: The model whose forward is run inside.
-        taps: Where the taps are, by name.
+        taps: Where the taps are, by name: ``module`` is a dotted name, or ``'inputs'`` for the model inputs; ``at`` one
+            of ``SIDES``.
         size: Number of samples in the batch.
         facts: What is known of the model. :meth:`learned` adds what this pass shows.
         replays: Record prefixes for replay; False makes :meth:`replay` run them again.
@@ -40,9 +40,10 @@ class Recording:
     Attributes:
         facts: As given; without what has turned out to be no longer true.
         captures: By tap, what the pass has left there.
+        state: What a forward changes beside norms, as the pass has found it.
     """
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, Site], size: int, facts: Facts = Facts(),
+    def __init__(self, model: nn.Module, taps: Mapping[str, Any], size: int, facts: Facts = Facts(),
                  replays: bool = True) -> None:
         self.facts, self.size = facts, size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
@@ -57,15 +58,12 @@ class Recording:
         self._frames: List[Tuple[Any, Records]] = [(None, [])]
         self._waiting = set(self.modules)
         self._finished: Set[int] = set()
-        self._model = model
+        self.model = model
         self.make_patches: Callable[[], Patches] = Patches  # of the adversarial passes
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        known = self.facts.changed_state
-        self._state: State = read_state(self._model) if known is None else {}
-        if known:
-            self._state = read_places(self._model, known)
+        self.state = {} if self.facts.changed_state == () else read_state(self.model, self.facts.changed_state)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
@@ -91,18 +89,21 @@ class Recording:
         self.streams = self._start, RandomState()
         changed = self.facts.changed_in_place
         if kind is None and changed is not None and self._changed() - changed:
-            found = self._changed() - changed
-            self.run_prefixes(f'the output of {sorted(found)} is changed in place in this step but was not in the '
-                              'first one', replace(self.facts, changed_in_place=changed | found))
+            print_log(f'the output of {sorted(self._changed() - changed)} is changed in place in this step but was not '
+                      'in the first one: prefixes are not replayed in this step, and more of their outputs are kept '
+                      'from now on', logger='current', level=logging.WARNING)
+            self.facts = replace(self.facts, changed_in_place=changed | self._changed())
+            for capture in self.captures.values():
+                capture.prefix = []
 
     def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
         """List modules with their names: all, or those that the facts name and the taps' own."""
         if self.facts.hooked is not None:
             names = self.facts.hooked if self._replays else ()
-            found = {id(module): (name, module) for name in names for module in [self._model.get_submodule(name)]}
+            found = {id(module): (name, module) for name in names for module in [self.model.get_submodule(name)]}
             return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
-        skipped = getattr(self._model, 'data_preprocessor', None)
-        return [(path, m) for path, m in self._model.named_modules() if m is not self._model and m is not skipped]
+        skipped = getattr(self.model, 'data_preprocessor', None)
+        return [(path, m) for path, m in self.model.named_modules() if m is not self.model and m is not skipped]
 
     def _changed(self) -> Set[str]:
         return {self._paths[id(r.owner)] for c in self.captures.values() for r in c.prefix if r.changed}
@@ -153,8 +154,6 @@ class Recording:
 
     def _record(self, module: nn.Module, output: Any) -> Record:
         path = self._paths[id(module)]
-        if all(path in self.facts.unread.get(name, ()) for name in self._waiting):
-            return Record(module, 'forward', map_tensors(lambda _: stand_in(path), output), unread=True)
         watched = [(t.detach(), t._version) for t in tensors_of(output)]
         copied = self.facts.changed_in_place is None or path in self.facts.changed_in_place
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
@@ -202,27 +201,15 @@ class Recording:
 
     # ------------------------------------------------------------------ adversarial passes
     def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
-               with_grad: bool = True, watch: Optional[Watch] = None) -> Replay:
+               with_grad: bool = True) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
-        return Replay(self, name, features, state, chosen, with_grad, watch)
+        return Replay(self, name, features, state, chosen, with_grad)
 
     def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
         idle = (self.facts.idle_calls or {}).get(name, ())
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
                 if self._call_records[call.key] and (call.paired or number in idle)]
-
-    def protection(self) -> Any:
-        """Return a context that keeps what a forward changes beside norms."""
-        return forward_state(self._model, self._state) if self._state else nullcontext()
-
-    def run_prefixes(self, why: str, facts: Facts) -> None:
-        """Let the prefixes run again in this step's passes, from the recorded random state; change the facts."""
-        print_log(f'{why}: prefixes are not replayed in this step, and more of their outputs are kept from now on',
-                  logger='current', level=logging.WARNING)
-        self.facts = facts
-        for capture in self.captures.values():
-            capture.prefix = []
 
     def release_graph(self) -> None:
         """Forget the clean graph."""
@@ -239,15 +226,10 @@ class Recording:
         inside = tuple(f'{name}.' for name in owners)
         silent = {path for path, module in self._hooked if id(module) not in self._finished
                   and type(module).forward is not nn.Module.forward and not path.startswith(inside)}
-        state = tuple(changed_places(self._model, self._state))
-        self._state = {place: self._state[place] for place in state}
+        state = tuple(changed_places(self.model, self.state))
+        self.state = {place: self.state[place] for place in state}
         return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
-                       changed_in_place=frozenset(self._changed()), idle_calls={}, unread={}, other_losses={})
-
-    def find_unread(self, name: str, watch: Watch) -> frozenset:
-        """Return the modules before tap ``name`` whose outputs the watched pass did not read."""
-        owners = [] if watch.draws else [r.owner for r in self.captures[name].prefix if r.name == 'forward']
-        return frozenset(self._paths[id(owner)] for owner in owners if id(owner) not in watch.read)
+                       changed_in_place=frozenset(self._changed()), idle_calls={}, other_losses={})
 
     def find_idle(self, nodes: Set[Any]) -> frozenset:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""

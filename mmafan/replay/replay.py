@@ -10,9 +10,9 @@ from torch import Tensor
 from .batch import Chosen, map_tensors, select_elements, select_samples, snapshot
 from .calls import WatchedCall
 from .checkpointing import replaying
+from .forward_state import forward_state
 from .state import PassKind, PassState, running_pass
 from .tap import Record, Records
-from .unread import Watch
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -28,17 +28,15 @@ class Replay:
         state: The pass, ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``, and the policy of its norms.
         chosen: The samples the pass is for, if not all; the forward must get the same samples.
         with_grad: Whether the suffix builds a graph.
-        watch: Notes which of the recorded outputs are read.
 
     Raises:
-        RuntimeError: If the pass does not reach the tap as often as the clean one, or reads an output that was not
-            kept.
+        RuntimeError: If the pass does not reach the tap as often as the clean one.
     """
 
     def __init__(self, recording: 'Recording', name: str, features: Sequence[Tensor], state: PassState,
-                 chosen: Optional[Chosen] = None, with_grad: bool = True, watch: Optional[Watch] = None) -> None:
+                 chosen: Optional[Chosen] = None, with_grad: bool = True) -> None:
         self._recording, self._name, self._state = recording, name, state
-        self._chosen, self._with_grad, self._watch = chosen, with_grad, watch
+        self._chosen, self._with_grad = chosen, with_grad
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)
         self._patches = recording.make_patches()
@@ -55,11 +53,8 @@ class Replay:
         return self
 
     def _begin(self) -> None:
-        start = self._recording.streams[0]
-        self._stack.enter_context(self._recording.protection())
-        if self._watch is not None:
-            self._stack.enter_context(self._watch)
-            self._watch.draws_begin_at(start)
+        if self._recording.state:
+            self._stack.enter_context(forward_state(self._recording.model, self._recording.state))
         self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
         calls = self._recording.calls_to_replay(self._name)
         for call, records in calls:
@@ -67,16 +62,17 @@ class Replay:
         if self._module is None:
             self._begin_suffix()
             return
-        start.restore()
+        self._recording.streams[0].restore()
         torch.set_grad_enabled(False)
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a prefix that runs leaves no trace
         everywhere = {call.key for call, _ in calls}
-        for key, records in _by_method(self._capture.prefix).items():
+        grouped: Dict[Tuple[int, str], Records] = {}
+        for record in self._capture.prefix:
+            grouped.setdefault((id(record.owner), record.name), []).append(record)
+        for key, records in grouped.items():
             if key not in everywhere:
                 self._patches.set(records[0].owner, records[0].name, self._replayed(records, self._chosen))
         at = self._recording.sides[self._name]
-        if self._watch is not None and at == 'output':
-            self._watch.replays(self._module, len(self._outputs))
         self._stock_forward = None if at == 'output' else self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
 
@@ -106,8 +102,6 @@ class Replay:
         return self._stock_forward(*args, **kwargs)
 
     def _begin_suffix(self) -> None:
-        if self._watch is not None:
-            self._watch.draws_begin_at(None)
         self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm))
         torch.set_grad_enabled(self._with_grad)
         torch.clear_autocast_cache()  # weights cast while gradients were off have none
@@ -130,38 +124,23 @@ class Replay:
 
         A module used before and after the tap (a shared activation) is replayed for its first calls alone.
         """
-        owner, name = records[0].owner, records[0].name
-        stock, remaining, watch = getattr(owner, name), iter(records), self._watch
-        if watch is not None and name == 'forward':
-            watch.replays(owner, len(records))
+        stock, remaining = getattr(records[0].owner, records[0].name), iter(records)
 
         def method(*args: Any, **kwargs: Any) -> Any:
             record = next(remaining, None)
             if record is None:
                 return stock(*args, **kwargs)
             if record.random_state is not None:
-                if watch is not None:
-                    watch.draws_begin_at(record.random_state)
                 record.random_state.restore()
-            output = replayed_output(record, chosen)
-            return watch.hand_out(owner, output) if watch is not None and name == 'forward' else output
+            return replayed_output(record, chosen)
 
         return method
 
 
 def replayed_output(record: Record, chosen: Optional[Chosen]) -> Any:
     """Return what a recorded call gives to an adversarial pass: what is done to it there stays its own."""
-    if record.unread:
-        return record.output
     if record.name != 'forward':
         return snapshot(select_elements(record.output, chosen))
     if chosen is not None:  # indexing copies
         return map_tensors(lambda t: select_samples(t, chosen), record.output)
     return map_tensors(Tensor.clone, record.output) if record.copied else record.output
-
-
-def _by_method(records: Records) -> Dict[Tuple[int, str], Records]:
-    grouped: Dict[Tuple[int, str], Records] = {}
-    for record in records:
-        grouped.setdefault((id(record.owner), record.name), []).append(record)
-    return grouped

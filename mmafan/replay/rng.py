@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import random
-from typing import Any, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -11,18 +11,10 @@ import torch
 _MT19937_BYTES = 625 * 4  # a key of 624 words, and the position in it
 
 
-class _NumpyState(NamedTuple):
-    """State of NumPy's global generator; ``raw`` is None where it is no Mersenne twister."""
-    raw: Optional[bytes]
-    full: Tuple[Any, ...]
-
-    @property
-    def shows_every_draw(self) -> bool:
-        """Whether no draw leaves the key and the position alone: none is kept of a pair of normal numbers."""
-        return self.raw is not None and not self.full[3]
-
-
-_latest: Optional[_NumpyState] = None
+# State of NumPy's global generator, raw and as NumPy gives it. The raw one is None where not every draw shows in it:
+# the generator is no Mersenne twister, or keeps one of a pair of normal numbers.
+_NumpyState = Tuple[Optional[bytes], Any]
+_latest: _NumpyState = (None, None)
 
 
 def _raw_state() -> Optional[bytes]:
@@ -36,9 +28,9 @@ def _raw_state() -> Optional[bytes]:
 def _numpy_state() -> _NumpyState:
     global _latest
     raw = _raw_state()
-    if _latest is None or not _latest.shows_every_draw or raw != _latest.raw:
+    if raw is None or raw != _latest[0]:
         full: Any = np.random.get_state()
-        _latest = _NumpyState(raw, full)
+        _latest = (None if raw is None or full[3] else raw), full
     return _latest
 
 
@@ -60,18 +52,12 @@ class RandomState:
         in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
         self._cuda: Optional[torch.Tensor] = torch.cuda.get_rng_state() if in_use else None
 
-    def is_current(self) -> bool:
-        """Whether every generator is still, or again, where it was."""
-        now = RandomState()
-        same_numpy = all(np.array_equal(a, b) for a, b in zip(self._numpy.full, now._numpy.full))
-        same_cuda = self._cuda is None or now._cuda is not None and torch.equal(self._cuda, now._cuda)
-        return self._python == now._python and same_numpy and torch.equal(self._torch, now._torch) and same_cuda
-
     def restore(self) -> None:
         """Put every generator back to where it was."""
         random.setstate(self._python)
-        if not self._numpy.shows_every_draw or _raw_state() != self._numpy.raw:
-            np.random.set_state(self._numpy.full)
+        raw, full = self._numpy
+        if raw is None or _raw_state() != raw:
+            np.random.set_state(full)
         torch.set_rng_state(self._torch)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda)

@@ -1,7 +1,7 @@
 """What a clean pass leaves at a tap, and of what ran before it."""
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -11,18 +11,6 @@ from .rng import RandomState
 
 INPUTS = 'inputs'
 SIDES = ('output', 'input')
-
-
-class Site(Protocol):
-    """Where a tap is: at the ``'output'`` or the ``'input'`` of a module; its name ``'inputs'``: the model inputs."""
-
-    @property
-    def module(self) -> str:
-        """Dotted name."""
-
-    @property
-    def at(self) -> str:
-        """One of ``SIDES``."""
 
 
 class Record(NamedTuple):
@@ -36,7 +24,6 @@ class Record(NamedTuple):
         watched: The tensors a module returned, each with its version at that moment.
         live: The tensors a method returned, as long as the clean graph is of interest.
         random_state: Random streams after a method, where the next draws depend on it.
-        unread: Whether stand-ins take the place of the tensors in ``output``.
     """
     owner: Any
     name: str
@@ -45,7 +32,6 @@ class Record(NamedTuple):
     watched: List[Tuple[Tensor, int]] = []
     live: List[Tensor] = []
     random_state: Optional[RandomState] = None
-    unread: bool = False
 
     @property
     def changed(self) -> bool:

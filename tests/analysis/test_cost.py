@@ -1,4 +1,4 @@
-"""Theory on numbers computed by hand, the tail's share on a clock that the test turns."""
+"""Theory on numbers computed by hand, the suffix's share on a clock that the test turns."""
 from __future__ import annotations
 
 import json
@@ -33,14 +33,14 @@ FOUR = (0.25, 0.5, 0.75, 1.0)
 ])
 def test_theory_by_hand(fields, expected):
     tap = TapConfig('m', 0.1, **fields)
-    tails = dict(a=dict(share=0.6, attack_share=0.4))
-    assert theoretical_cost(dict(a=tap), tails) == pytest.approx(expected)
+    suffixes = dict(a=dict(share=0.6, attack_share=0.4))
+    assert theoretical_cost(dict(a=tap), suffixes) == pytest.approx(expected)
 
 
 def test_theory_adds_the_taps():
     taps = dict(a=TapConfig('m', 0.1), b=TapConfig('n', 0.1, num_steps=3))
-    tails = dict(a=dict(share=0.75), b=dict(share=0.25, attack_share=0.125))
-    assert theoretical_cost(taps, tails) == 1 + 0.75 + 0.25 + 2 * 0.125
+    suffixes = dict(a=dict(share=0.75), b=dict(share=0.25, attack_share=0.125))
+    assert theoretical_cost(taps, suffixes) == 1 + 0.75 + 0.25 + 2 * 0.125
     assert [num_attack_passes(t) for t in taps.values()] == [0, 2]
 
 

@@ -53,7 +53,7 @@ class Spy(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.scales.append(runner.model.afan.controls.strength_scale)
-        self.passes.append(runner.model.afan.meters.num_passes)
+        self.passes.append(sum(name.startswith('adv_') for name in outputs))
         scalars = runner.message_hub.log_scalars
         self.logs.append({k: scalars[k].current() for k in scalars if 'afan' in k})
 
@@ -246,6 +246,33 @@ def test_the_fit_survives_a_resume(tmp_path):
     assert spy.scales == whole.scales[8:] and max(spy.scales) > 0
     for one, other in zip(runner.model.parameters(), second.model.parameters()):
         assert torch.equal(one, other)
+
+
+def test_weights_alone_begin_with_fresh_strengths_and_norms(tmp_path):
+    """Learned strengths at their start, auxiliary norms as copies of the norms that have been loaded."""
+    afan = dict(taps=dict(a=dict(TAPS['s']), b=dict(TAPS['s'], module='conv2')), learn_strengths=dict(lr=0.1),
+                batch_norm='separate')
+    first, _ = make_runner(tmp_path / 'first', afan=copy.deepcopy(afan), epochs=1)
+    start = training_state(first.model)['learned']
+    first.train()
+    assert training_state(first.model)['learned'] != start
+    states = []
+
+    class Look(Hook):
+
+        def before_train(self, runner):
+            states.append(copy.deepcopy((training_state(runner.model), runner.model.bn.state_dict())))
+
+    second, _ = make_runner(tmp_path / 'second', afan=copy.deepcopy(afan), epochs=1,
+                            load_from=str(tmp_path / 'first' / 'epoch_1.pth'))
+    second.register_hook(Look(), 'LOWEST')
+    second.train()
+    (state, norm), = states
+    assert state['learned'] == start
+    assert norm['running_mean'].abs().sum() > 0
+    assert state['norms']
+    for name, value in state['norms'].items():
+        assert torch.equal(value, norm[name.rpartition('.')[2]]), name
 
 
 def test_weights_alone_begin_a_new_fit(tmp_path):

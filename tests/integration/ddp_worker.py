@@ -16,6 +16,7 @@ from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
 import mmafan  # noqa: F401  (registers)
+from mmafan.compat import end_process
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this file runs as a script
 from tests.half import Float16OptimWrapper  # noqa: E402
@@ -149,7 +150,7 @@ def main():
     runs = count_runs(inner)
     state = train(model, inner, rank, world_size, **options)
     torch.save(dict(state=state, counts=counts, runs=len(runs)), f'{out}/rank{rank}.pth')
-    torch.distributed.destroy_process_group()
+    end_process()
 
 
 if __name__ == '__main__':

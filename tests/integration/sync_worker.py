@@ -12,6 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 
+from mmafan.compat import end_process
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]
 
@@ -48,7 +50,7 @@ def main():
         step(stock, batch)
     torch.save(dict(error=error, log=log, buffers=dict(inner.named_buffers()), stock=dict(stock.named_buffers())),
                f'{out}/rank{rank}.pth')
-    torch.distributed.destroy_process_group()
+    end_process()
 
 
 if __name__ == '__main__':

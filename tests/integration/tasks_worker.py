@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 import mmafan  # noqa: E402, F401  (registers)
+from mmafan.compat import end_process  # noqa: E402
 from tests import detectors, segmentors  # noqa: E402
 
 TAP = dict(step_size=0.1, step_unit='std', strengths=(0.5, 1.0), reinject=(False, True), weight=0.5)
@@ -108,7 +109,7 @@ def main():
         log = train(model, task, rank, world_size, accumulation, note_reductions(model))
         found.append(dict(state=inner.state_dict(), log=log))
     torch.save(found, f'{out}/rank{rank}.pth')
-    torch.distributed.destroy_process_group()
+    end_process()
 
 
 if __name__ == '__main__':

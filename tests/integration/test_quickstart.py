@@ -41,7 +41,7 @@ def segmentation(tools):
 ATTACKED = 'share of steps attacked'
 COST = dict(
     seconds=dict(baseline=0.010, afan=0.023),
-    tails=dict(stage1=dict(share=0.65, passes=2.0)),
+    suffixes=dict(stage1=dict(share=0.65, passes=2.0)),
     theory=2.3,
     ratios=dict(afan_over_baseline=2.358))
 

@@ -192,6 +192,24 @@ def test_an_exception_in_a_pass_leaves_no_trace(schedule, kind, tiny_classifier,
     assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
 
 
+def test_an_exception_leaves_no_gradient_of_a_learned_strength(tiny_classifier, tiny_batch):
+    own = {name: dict(module=f'backbone.{name}', step_size=0.1) for name in ('layer1', 'layer3')}
+    model = tiny_classifier(afan=dict(taps=own, learn_strengths=dict(lr=0.1)))
+    model.afan.controls.hooked = True
+    found = []
+
+    def fail(*_):
+        found.extend(factor.grad for factor in model.afan.learned.factors.values())
+        raise KeyboardInterrupt('in the middle of the update')
+
+    wrapper = sgd(model)
+    wrapper.step = fail
+    with pytest.raises(KeyboardInterrupt):
+        train(model, [tiny_batch()], wrapper)
+    assert all(gradient is not None for gradient in found)
+    assert all(factor.grad is None for factor in model.afan.learned.factors.values())
+
+
 def test_taking_the_prefix_for_granted_is_noticed(tiny_classifier, tiny_batch, monkeypatch):
     """A replay that replays nothing right (here: zeros) is refused before a weight changes."""
     original = replay.replayed_output

@@ -176,6 +176,5 @@ def test_a_later_step_keeps_less_and_gives_the_same(name):
     data = make_batch(dtype=torch.float64, masks=name == 'mask_rcnn')
     first, log = step_gradients(model, copy.deepcopy(data))
     later, its_log = step_gradients(model, copy.deepcopy(data))
-    assert any(path.startswith(('backbone.conv1', 'backbone.stem')) for path in model.afan.facts.unread['t'])
     assert_same(later, first)
     assert its_log == pytest.approx(log, abs=1e-9)

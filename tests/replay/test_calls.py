@@ -8,7 +8,7 @@ from torch import nn
 
 from mmafan.replay.batch import Chosen, select_elements, snapshot, tensors_of
 from mmafan.replay.calls import WatchedCall
-from mmafan.replay.forward_state import changed_places, forward_state, read_places, read_state
+from mmafan.replay.forward_state import changed_places, forward_state, read_state
 from mmafan.replay.state import Patches
 
 
@@ -107,7 +107,7 @@ def test_what_a_forward_changes_is_found_and_protected():
     places = changed_places(model, before)
     assert set(places) == {('0', 'calls', False), ('0', 'history', False), ('0', 'seen', True),
                            ('0', 'twice', True)}
-    start = read_places(model, places)
+    start = read_state(model, places)
     model(torch.rand(3, 2))  # a clean pass
     counting = model[0]
     seen, history = counting.seen, counting.history

@@ -119,14 +119,15 @@ def test_a_full_disk_ends_with_a_sentence(faults, tmp_path, capsys):
 
 
 def test_a_wrong_field_ends_with_its_sentence_and_a_bug_with_its_traceback(faults, capsys):
+    from _mistakes import check_fields, mistakes_end
+
     from mmafan.config import AFANConfig
     with pytest.raises(SystemExit) as error:
-        faults.check_fields(Config(dict(model=dict(afan=dict(taps=3)))))
+        check_fields(Config(dict(model=dict(afan=dict(taps=3)))))
     assert error.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith('error: afan.taps must be a dict of at least one tap')
-    faults.check_fields(Config(dict(model=dict(type='Stock'))))
-    faults.check_fields(Config(dict(a=1)))
+    check_fields(Config(dict(model=dict(type='Stock'))))
 
     def wrapped():  # as a registry does
         try:
@@ -134,16 +135,14 @@ def test_a_wrong_field_ends_with_its_sentence_and_a_bug_with_its_traceback(fault
         except ValueError as inner:
             raise TypeError(f'class Net: {inner}') from inner
 
-    with pytest.raises(SystemExit), faults.mistakes_end():
+    with pytest.raises(SystemExit), mistakes_end():
         wrapped()
     assert capsys.readouterr().err.startswith("error: afan has no field 'tap'")
-    with pytest.raises(TypeError, match='class Net'), faults.mistakes_end('pytorch'):
-        wrapped()
-    with pytest.raises(TypeError), faults.mistakes_end():  # raised by Python itself in mmafan
+    with pytest.raises(TypeError), mistakes_end():  # raised by Python itself in mmafan
         AFANConfig()
-    with pytest.raises(TypeError), faults.mistakes_end():
+    with pytest.raises(TypeError), mistakes_end():
         AFANConfig.from_dict(dict(taps=dict(a=dict(module='m', step_size=0.1))), 3)
-    with pytest.raises(ValueError), faults.mistakes_end():
+    with pytest.raises(ValueError), mistakes_end():
         raise ValueError('of somebody else')
 
 

@@ -41,10 +41,20 @@ def test_training_images_are_loaded_as_those_of_the_validation(measures):
     assert cfg.to_dict() == config().to_dict()
 
 
+def test_what_mixes_training_images_mixes_none_that_are_measured(measures):
+    cfg = config()
+    cfg.train_dataloader.dataset = dict(
+        type='MultiImageMixDataset', pipeline=[dict(type='Mosaic')], dataset=cfg.train_dataloader.dataset)
+    [loader] = measures.dataloaders(measures.Measure(data='train'), cfg)
+    assert loader.dataset.pipeline == []
+    assert [one.pipeline for one in loader.dataset.dataset.dataset.datasets] == [[LOAD, PACK]] * 2
+
+
 def test_there_is_a_loader_for_each_corruption_and_severity(measures):
     cfg = config()
-    found = measures.dataloaders(measures.Measure(
-        corruptions=('contrast', 'fog'), severities=(1, 5), options={'val_dataloader.batch_size': 7}), cfg)
+    measure = measures.Measure(
+        corruptions=('contrast', 'fog'), severities=(1, 5), options={'val_dataloader.batch_size': 7})
+    found = measures.dataloaders(measure, measures.with_options(measure, cfg))
     added = [loader.dataset.datasets[0].pipeline[1] for loader in found]
     assert [(one['corruption'], one['severity']) for one in added] == [
         ('contrast', 1), ('contrast', 5), ('fog', 1), ('fog', 5)]
@@ -63,8 +73,11 @@ def test_metrics_are_means_over_the_loaders_by_the_name_of_the_measure(measures)
     runner = SimpleNamespace(cfg=config(), build_val_loop=build_val_loop, hooks=[])
     assert measures.run_measures(runner, dict(
         corrupted=measures.Measure(corruptions=('fog', ), severities=(1, 2)),
-        training=measures.Measure(data='train'))) == {'corrupted top1': 50.0, 'training top1': 99.0}
+        training=measures.Measure(data='train', options={'val_evaluator.topk': 5}))) == {
+            'corrupted top1': 50.0, 'training top1': 99.0}
     assert [loop['type'] for loop in built] == ['ValLoop'] * 3
+    assert [loop['evaluator'] for loop in built] == [
+        dict(type='Accuracy'), dict(type='Accuracy'), dict(type='Accuracy', topk=5)]
     assert built[2]['dataloader'].dataset.type == 'mmafan.RedrawnLabels'
 
 
@@ -75,8 +88,11 @@ def test_metrics_are_means_over_the_loaders_by_the_name_of_the_measure(measures)
                                        'severities, options'),
     (dict(training=dict(data='test')), "measures.training.data must be 'val' or 'train', got 'test' in .*mine.py"),
     (dict(bad=dict(corruptions='fog')), r"measures.bad.corruptions must be names, such as .*, got 'fog'"),
-    (dict(bad=dict(severities=[0, 3])), r'measures.bad.severities must be numbers from 1 to 5, got \[0, 3\]'),
-    (dict(bad=dict(severities=[])), r'measures.bad.severities must be numbers from 1 to 5, got \[\]'),
+    (dict(bad=dict(severities=[0, 3])), r'measures.bad.severities must be numbers from 1 to 5, .*, got \[0, 3\]'),
+    (dict(bad=dict(corruptions=5)), r"measures.bad.corruptions must be names, such as .*, got 5"),
+    (dict(bad=dict(severities=3)), r'measures.bad.severities must be numbers from 1 to 5, .*, got 3 in'),
+    (dict(bad=dict(options=3)), r'measures.bad.options must be a dict by dotted names, .*, got 3 in'),
+    (dict(bad=dict(severities=[])), r'measures.bad.severities must be numbers from 1 to 5, .*, got \[\]'),
 ])
 def test_a_wrong_measure_is_one_sentence(measures, tmp_path, capsys, given, sentence):
     path = tmp_path / 'mine.py'

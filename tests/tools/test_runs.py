@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 
 import pytest
 
@@ -69,3 +70,40 @@ def test_a_logger_made_before_is_kept_off_the_screen_too(runs, capsys, monkeypat
     with pytest.raises(ValueError), runs.quiet():  # what goes wrong is told in full
         print_log('fourth', 'current')
         raise ValueError
+
+
+def test_a_killed_run_counts_what_came_before(runs, tmp_path, repo, monkeypatch):
+    """Its best validation and its steps attacked are those of all sessions, and measures are no validations."""
+    from mmengine.config import Config
+    from mmengine.hooks import Hook
+    monkeypatch.syspath_prepend(str(repo / 'tests' / 'integration'))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    from toy_task import toy_config
+
+    def config():
+        cfg = Config.fromstring(toy_config(epochs=3), '.py')
+        cfg.custom_hooks[0].begin = 1  # of three epochs of two iterations, the last two are attacked
+        cfg.work_dir, cfg.launcher = str(tmp_path / 'run'), 'none'
+        return cfg
+
+    class Killed(Hook):
+        priority = 'LOWEST'
+
+        def before_train_epoch(self, runner) -> None:
+            if runner.epoch == 2:
+                raise KeyboardInterrupt
+
+    measured = importlib.import_module('_measures').Measure(data='train')
+    whole = runs.train_once(config(), {}, measures=dict(training=measured))
+    shutil.rmtree(tmp_path / 'run')
+    with pytest.raises(KeyboardInterrupt):
+        runs.train_once(config(), {}, hooks=(Killed(), ), measures=dict(training=measured))
+    known = runs.read_json(str(tmp_path / 'run' / 'validations.json'))
+    assert list(known) == ['2', '4']
+    [name] = known['4']
+    runs.write_json(str(tmp_path / 'run' / 'validations.json'), {**known, '2': {name: 1e3}})
+    found = runs.train_once(config(), {}, measures=dict(training=measured))
+    assert found['metrics'][f'best {name}'] == 1e3
+    assert found[runs.ATTACKED_SHARE] == whole[runs.ATTACKED_SHARE] == pytest.approx(4 / 6)
+    assert found['metrics'][name] == whole['metrics'][name] and f'training {name}' in found['metrics']
+    assert list(runs.read_json(str(tmp_path / 'run' / 'validations.json'))) == ['2', '4', '6']

@@ -30,15 +30,15 @@ def test_json_has_the_documented_keys():
     result = json.loads(done.stdout)
     assert set(result) == {
         'config', 'data', 'batch_size', 'image_size', 'device', 'threads', 'torch', 'repeats',
-        'clock', 'schedule', 'seconds', 'rounds', 'tails', 'theory', 'memory_bytes', 'ratios',
+        'clock', 'schedule', 'seconds', 'rounds', 'suffixes', 'theory', 'memory_bytes', 'ratios',
         'processes', 'exchanged'}
     for name in ('seconds', 'rounds', 'memory_bytes'):
         assert set(result[name]) == {'baseline', 'afan', 'published'}
     assert all(len(values) == 2 for values in result['rounds'].values())
-    tail = result['tails']['backbone']
-    assert set(tail) == {'share', 'attack_share', 'passes', 'attack_passes', 'fraction'}
-    assert 0 < tail['share'] < 1 and tail['attack_share'] > 0 and tail['attack_passes'] == 1
-    assert result['theory'] == pytest.approx(1 + tail['share'] + tail['attack_share'])
+    suffix = result['suffixes']['backbone']
+    assert set(suffix) == {'share', 'attack_share', 'passes', 'attack_passes', 'fraction'}
+    assert 0 < suffix['share'] < 1 and suffix['attack_share'] > 0 and suffix['attack_passes'] == 1
+    assert result['theory'] == pytest.approx(1 + suffix['share'] + suffix['attack_share'])
     assert result['ratios']['afan_over_baseline'] == pytest.approx(
         result['seconds']['afan'] / result['seconds']['baseline'])
     assert result['ratios']['published_over_afan'] == pytest.approx(

@@ -13,9 +13,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import CFG_OPTIONS_HELP, add_trust_argument, load_config, require_file, stop  # noqa: E402
+from _common import (CFG_OPTIONS_HELP, CfgOptions, add_trust_argument, choose_device, load_config,  # noqa: E402
+                     positive, require_file, stop)
 from _faults import require_whole, trust_checkpoints  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
 
 SPLITS = ('val', 'train')
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
@@ -76,10 +76,7 @@ def load_trained(config: str, checkpoint: str, cfg_options: Optional[dict] = Non
     fields = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         fields.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-    try:
-        chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError:
-        stop(f"--device must be such as 'cpu' or 'cuda:0', got {device!r}")
+    chosen = torch.device(choose_device(device))
     try:
         model = MODELS.build(fields)
     except (KeyError, TypeError, ValueError) as error:
@@ -182,14 +179,6 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(text).strip().splitlines()), type(error).__name__)
 
 
-def positive(text: str) -> int:
-    """Read an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1, got {value}')
-    return value
-
-
 def make_parser(description: str, picture: str, num_batches: int, several: bool = False) -> argparse.ArgumentParser:
     """Make the parser with the arguments that all analyses have.
 
@@ -212,7 +201,7 @@ def make_parser(description: str, picture: str, num_batches: int, several: bool 
     parser.add_argument('--device', help="such as 'cpu' or 'cuda:0' (default: best)")
     parser.add_argument('--threads', type=positive, help='threads of torch on the CPU')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     add_trust_argument(parser)
     return parser
 

@@ -17,11 +17,11 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
+from _common import CFG_OPTIONS_HELP, CfgOptions, load_config, require_file, stop  # noqa: E402
 from _faults import disk_full_ends, hold_folder, no_space  # noqa: E402
+from _mistakes import mistakes_end  # noqa: E402
 from _runs import quiet, read_json, train_once, write_json  # noqa: E402
 from _study import Arm, Study, run_config  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
 
 ARMS = dict(baseline='baseline', afan='A-FAN')
 
@@ -35,10 +35,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--cost-repeats', type=int, default=9,
                         help='rounds of the cost measurement, 0 for none (default: 9)')
     parser.add_argument('--threads', type=int, help='threads of torch on the CPU')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     args = parser.parse_args(argv)
     if args.seeds < 1:
         stop(f'--seeds must be at least 1, got {args.seeds}')
+    if args.cost_repeats < 0:
+        stop(f'--cost-repeats must be at least 0, got {args.cost_repeats}')
+    if args.threads is not None and args.threads < 1:
+        stop(f'--threads must be at least 1, got {args.threads}')
     return args
 
 
@@ -75,6 +79,7 @@ def main(argv=None) -> None:
     import torch
     if args.threads:
         torch.set_num_threads(args.threads)
+    require_file(args.config, 'config file', ('.py', ))
     work_dir = args.work_dir or osp.join('work_dirs', 'compare', osp.splitext(osp.basename(args.config))[0])
     study = comparison(args)
     try:
@@ -83,7 +88,7 @@ def main(argv=None) -> None:
     except (TypeError, ValueError) as error:
         stop(str(error))
     lock = hold_folder(work_dir)
-    with disk_full_ends(no_space(work_dir)):
+    with mistakes_end(), disk_full_ends(no_space(work_dir)):
         run(args, study, work_dir)
     lock.release()
 

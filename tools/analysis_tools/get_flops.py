@@ -16,16 +16,17 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 from _common import load_config, stop  # noqa: E402
 
 
-def main() -> None:
+def main(argv=None) -> None:
     """Find the tool and become it."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith('-'):
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0].startswith('-'):
         stop('the first argument must be a config file')
-    scope = load_config(sys.argv[1]).get('default_scope')
+    scope = load_config(argv[0]).get('default_scope')
     codebases = ('mmpretrain', 'mmdet', 'mmseg')
     if scope not in codebases:
-        stop(f'default_scope of {sys.argv[1]} must be one of {", ".join(codebases)}, got {scope!r}')
+        stop(f'default_scope of {argv[0]} must be one of {", ".join(codebases)}, got {scope!r}')
     folder = osp.join(osp.dirname(importlib.import_module(scope).__file__), '.mim', 'tools', 'analysis_tools')
-    sys.argv[0] = osp.join(folder, 'get_flops.py')
+    sys.argv = [osp.join(folder, 'get_flops.py'), *argv]
     runpy.run_path(sys.argv[0], run_name='__main__')
 
 

@@ -22,19 +22,10 @@ import sys
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # before torch: its profiler asks for a GPU aloud
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
+from _common import CFG_OPTIONS_HELP, CfgOptions, choose_device, load_whole_config, positive, stop  # noqa: E402
 
 CHILD = 'MMAFAN_STEP_COST_CHILD'
 SCHEDULES = ('auto', 'two_phase', 'single_graph', 'joined')
-
-
-def positive(text: str) -> int:
-    """Read an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1, got {value}')
-    return value
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -65,14 +56,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--no-published', action='store_true', help='leave that schedule out')
     parser.add_argument('--no-memory', action='store_true', help='measure time only')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     return parser.parse_args(argv)
 
 
 def measure(args: argparse.Namespace) -> dict:
     """Measure; return the plain result with the conditions of the measurement."""
     import torch
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_whole_config(args.config, args.cfg_options)
     from mmafan.analysis import load_batches, measure_step_cost, random_batches
     from mmafan.analysis.arm import baseline_model
     from mmafan.analysis.data import has_data, image_size_of
@@ -81,7 +72,7 @@ def measure(args: argparse.Namespace) -> dict:
         torch.set_num_threads(args.threads)
     if args.schedule:
         cfg.model.afan.schedule = args.schedule
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = choose_device(args.device)
     if args.processes > 1:
         cfg.launcher = 'pytorch'
         device = join_processes(device)
@@ -112,7 +103,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 def check(args: argparse.Namespace) -> None:
     """Stop with one sentence where the config is wrong, before processes start."""
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_whole_config(args.config, args.cfg_options)
     from mmafan.analysis.arm import baseline_model
     from mmafan.config import AFANConfig
     try:
@@ -165,11 +156,11 @@ def report(result: dict) -> str:
             line += f'{memory[key] / 2**20:>10.1f} MiB{memory[key] / memory["baseline"]:>10.3f}'
         lines.append(line)
     lines += [f'{"theory":24}{"":12}{result["theory"]:>10.3f}', '']
-    for name, tail in result['tails'].items():
-        line = (f'tap {name}: tau {tail["share"]:.3f}, {tail["passes"]:.0f} adversarial passes of '
-                f'{tail["fraction"]:.0%} of the samples')
-        if tail['attack_passes']:
-            line += (f', {tail["attack_passes"]:.0f} attack passes of {tail["attack_share"]:.3f} '
+    for name, suffix in result['suffixes'].items():
+        line = (f'tap {name}: tau {suffix["share"]:.3f}, {suffix["passes"]:.0f} adversarial passes of '
+                f'{suffix["fraction"]:.0%} of the samples')
+        if suffix['attack_passes']:
+            line += (f', {suffix["attack_passes"]:.0f} attack passes of {suffix["attack_share"]:.3f} '
                      f'baseline steps')
         lines.append(line)
     for key, counts in result['exchanged'].items():
@@ -196,6 +187,9 @@ def main(argv=None) -> None:
             stop(str(error))
     if CHILD not in os.environ or os.environ['RANK'] == '0':
         print(json.dumps(result, indent=2) if args.json else report(result))
+    if CHILD in os.environ:
+        from mmafan.compat import end_process
+        end_process()
 
 
 if __name__ == '__main__':

@@ -23,12 +23,11 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 sys.path.insert(0, osp.dirname(osp.abspath(__file__)))
 
 import study as study_tool  # noqa: E402
-from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
+from _common import CFG_OPTIONS_HELP, CfgOptions, load_config, stop  # noqa: E402
 from _runs import quiet, write_json  # noqa: E402
 from _study import BASELINE, load_study  # noqa: E402
 from _summary import summarise  # noqa: E402
 from _trained import positive  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -50,7 +49,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='for runs and results (default: work_dirs/sweeps/<config name>)')
     parser.add_argument('--out', metavar='PICTURE', help='picture to write (default: sweep.png in the work folder)')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP + '; in every arm')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP + '; in every arm')
     return parser.parse_args(argv)
 
 

@@ -30,8 +30,7 @@ import sys
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import CFG_OPTIONS_HELP, load_config, stop  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
+from _common import CFG_OPTIONS_HELP, CfgOptions, choose_device, load_whole_config, stop  # noqa: E402
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -47,7 +46,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help='threads of torch on the CPU')
     parser.add_argument('--cpu-time', action='store_true', help='count processor time of this process')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     args = parser.parse_args(argv)
     for name in ('batch_size', 'image_size', 'passes', 'repeats', 'threads'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -63,10 +62,12 @@ def measure(args: argparse.Namespace) -> dict:
     from mmafan.analysis.arm import Arm
     from mmafan.analysis.data import image_size_of
     from mmafan.analysis.timing import Clock, time_in_turn
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_whole_config(args.config, args.cfg_options)
+    if args.compile and args.compile not in torch._dynamo.list_backends(exclude_tags=()):
+        stop(f'--compile must be one of {", ".join(torch._dynamo.list_backends())}, got {args.compile!r}')
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = torch.device(choose_device(args.device))
     size = (args.image_size, ) * 2 if args.image_size else tuple(image_size_of(cfg))
     for fields in (cfg.get('data_preprocessor'), cfg.model.get('data_preprocessor')):
         if fields is not None and 'size' in fields:
