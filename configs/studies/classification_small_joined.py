@@ -14,20 +14,14 @@ options = {
         _delete_=True, type='CustomDataset', data_root='data/cifar10_jpg', data_prefix='train',
         indices=[1000 * c + i for c in range(10) for i in range(600, 800)], pipeline=[load, pack]),
 }
-afan = 'model.afan.taps.backbone'
-
-
-def joined(fraction):
-    return dict(options={'model.afan.schedule': 'joined', f'{afan}.fraction': fraction})
-
-
+schedule, fraction, every = 'model.afan.schedule', 'model.afan.taps.backbone.fraction', 'model.afan.taps.backbone.every'
 arms = {
     'baseline': dict(stock=True),
     'A-FAN': dict(),
-    'joined, p = 1': joined(1.0),
-    'joined, p = 0.5': joined(0.5),
-    'joined, p = 0.25': joined(0.25),
-    'every = 2': dict(options={f'{afan}.every': 2}),
-    'every = 4': dict(options={f'{afan}.every': 4}),
+    'joined, p = 1': dict(options={schedule: 'joined'}),
+    'joined, p = 0.5': dict(options={schedule: 'joined', fraction: 0.5}),
+    'joined, p = 0.25': dict(options={schedule: 'joined', fraction: 0.25}),
+    'every = 2': dict(options={every: 2}),
+    'every = 4': dict(options={every: 4}),
 }
-del afan, joined, load, pack
+del every, fraction, load, pack, schedule
