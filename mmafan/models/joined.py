@@ -52,6 +52,7 @@ class JoinedStep(Step):
         taken = waiting.take()
         self._recordings = [suffix.recording for suffix, _ in taken]
         self._passes = self._passes_of(taken)
+        del taken  # features that nothing reads any more
         self._adversarial: List[Losses] = []
         recording, losses = self.clean_pass()
         yield Part(functools.partial(clean_losses, losses, self.afan.config.clean_weight))

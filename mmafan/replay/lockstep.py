@@ -9,9 +9,8 @@ so that no result depends on what meets.
 from __future__ import annotations
 
 import functools
-import threading
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
@@ -21,103 +20,14 @@ from .batch import map_tensors
 from .checkpointing import inside_region
 from .forward_state import forward_state, read_state
 from .joining import Joins, alike
+from .meetings import Meetings
 from .rng import RandomState
-from .state import PassKind, PassState, Patches, Unjoinable, current_pass, passes_of, running_pass
+from .state import PassKind, Patches, Unjoinable, current_pass, passes_of, running_pass
+from .tap import autocast_enabled
+from .waiting_pass import Key, WaitingPass
 
 if TYPE_CHECKING:
     from .recording import Recording
-
-Key = Tuple[int, str]
-
-
-class _Abandoned(BaseException):
-    """Ends a waiting pass whose result nobody wants any more."""
-
-
-class Meetings:
-    """Which modules have been found to run for several passes at once.
-
-    Attributes:
-        joinable: By path, whether the rows of its arguments are treated independently.
-        undecided: Paths of modules that all passes came to, with arguments that did not fit.
-    """
-
-    def __init__(self) -> None:
-        self.joinable: Dict[str, bool] = {}
-        self.undecided: Dict[str, None] = {}
-
-    def candidates(self, model: nn.Module) -> List[Tuple[str, nn.Module]]:
-        """List the modules to stop at: all as long as none is known."""
-        if any(self.joinable.values()):
-            names = [name for name, good in self.joinable.items() if good]
-            return [(name, model.get_submodule(name)) for name in [*names, *self.undecided]]
-        inner = {id(part) for m in model.modules() if isinstance(m, _BatchNorm) for part in m.children()}
-        skipped = {id(model), id(getattr(model, 'data_preprocessor', None)), *inner}
-        return [(name, m) for name, m in model.named_modules() if id(m) not in skipped
-                and type(m).forward is not nn.Module.forward and self.joinable.get(name, True)]
-
-
-class Waiting(threading.Thread):
-    """A pass that waits in a thread of its own wherever it comes to a module.
-
-    Args:
-        run: Computes its result.
-        lockstep: Where it meets the others.
-    """
-
-    def __init__(self, run: Callable[[], Any], lockstep: 'Lockstep') -> None:
-        super().__init__(daemon=True)
-        self._run, self._lockstep = run, lockstep
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self.passes: List[PassState] = []
-        self.replaced: Dict[Key, Callable[..., Any]] = {}
-        self.asks: Optional[Tuple[nn.Module, Any, Any]] = None
-        self.answer: Any = None
-        self.abandoned = False
-        self.result: Any = None
-        self.error: Optional[BaseException] = None
-        self._settings = _thread_settings()
-
-    @property
-    def done(self) -> bool:
-        """Whether it has its result."""
-        return not self.is_alive() and self.ident is not None
-
-    def run(self) -> None:
-        """Of the thread."""
-        self._go.acquire()
-        try:
-            if not self.abandoned:
-                with ExitStack() as stack:
-                    for setting in self._settings:
-                        stack.enter_context(setting())
-                    self.result = self._run()
-        except BaseException as error:
-            self.error = error
-        self.asks = None
-        self._back.release()
-
-    def proceed(self) -> None:
-        """Let it run until it waits again, or ends; called from the clean pass."""
-        if self.ident is None:
-            self.start()
-        self._go.release()
-        self._back.acquire()
-        if self.error is not None or self.asks is None:
-            self.join()
-        if self.error is not None and not isinstance(self.error, _Abandoned):
-            raise self.error
-
-    def meet(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Wait at a module; return None where it has to run by itself, else a tuple with its result."""
-        self.asks, self.answer = (module, args, kwargs), None
-        self._back.release()
-        self._go.acquire()
-        self.asks = None
-        if self.abandoned:
-            raise _Abandoned
-        answer, self.answer = self.answer, None
-        return answer
 
 
 class _WaitingPatches:
@@ -129,9 +39,8 @@ class _WaitingPatches:
     def set(self, owner: Any, name: str, function: Any) -> None:
         """Replace ``owner.name`` for the pass that is running."""
         self._lockstep.dispatch(owner, name)
-        running = self._lockstep.running
-        assert running is not None
-        running.replaced[id(owner), name] = function
+        if self._lockstep.running is not None:
+            self._lockstep.running.replaced[id(owner), name] = function
 
     def undo(self) -> None:
         """Replace nothing more."""
@@ -154,12 +63,13 @@ class Lockstep:
                  agree: Callable[[bool], bool] = bool) -> None:
         self._model, self._recording, self._meetings = model, recording, meetings
         self._batch_norm, self._agree = batch_norm, agree
-        self._patches, self._dispatched = Patches(), set()
+        self._patches = Patches()
+        self._dispatched: Set[Key] = set()
         self._names: Dict[int, str] = {}
-        self._waiting: List[Waiting] = []
+        self._waiting: List[WaitingPass] = []
         self._joins = Joins()
         self._alone = False
-        self.running: Optional[Waiting] = None
+        self.running: Optional[WaitingPass] = None
         taps = set(map(id, recording.modules.values()))
         self._around_taps = {id(m) for m in model.modules()
                              if any(id(inner) in taps for inner in m.modules() if inner is not m)}
@@ -175,7 +85,7 @@ class Lockstep:
                 self._names[id(module)] = name
                 self.dispatch(module, 'forward')
             for run in others:
-                self._waiting.append(Waiting(run, self))
+                self._waiting.append(WaitingPass(run))
                 self._proceed(self._waiting[-1])
             result = clean()
             self._alone = True
@@ -189,6 +99,7 @@ class Lockstep:
                     waiting.abandoned = True
                     self._proceed(waiting)
             self._patches.undo()
+            self._waiting, self._joins = [], Joins()  # nothing outlives the step because these refer to each other
 
     def dispatch(self, owner: Any, name: str) -> None:
         """Let a method ask which pass is running."""
@@ -273,7 +184,7 @@ class Lockstep:
                       rows: Sequence[int]) -> bool:
         """Whether a module gives for all rows at once what it gives for those of each pass; leaves no trace."""
         kinds = [PassKind.CHECK, *[PassKind.ATTACK for _ in calls[1:]]]  # which store nothing
-        half = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        half = autocast_enabled()
         own = [m for m in module.modules() if m.training and not isinstance(m, _BatchNorm)]
         streams = RandomState()
         try:
@@ -295,7 +206,7 @@ class Lockstep:
             streams.restore()
 
     # ------------------------------------------------------------------ the others
-    def _proceed(self, waiting: Waiting) -> None:
+    def _proceed(self, waiting: WaitingPass) -> None:
         """Let a waiting pass go on; what it changes outside of its results is as it was when it waits again."""
         streams = RandomState()
         self.running = waiting
@@ -320,17 +231,3 @@ class Lockstep:
 def _copied(call: Any) -> Any:
     """Copy arguments, which a module may change in place."""
     return map_tensors(lambda t: t.detach().clone(), call)
-
-
-def _thread_settings() -> List[Callable[[], ContextManager[Any]]]:
-    """List what torch keeps for each thread, to be entered in another one."""
-    settings: List[Callable[[], ContextManager[Any]]] = []
-    cache = torch.is_autocast_cache_enabled()
-    if torch.is_autocast_cpu_enabled():
-        settings.append(functools.partial(torch.autocast, 'cpu', torch.get_autocast_cpu_dtype(), True, cache))
-    if torch.is_autocast_enabled():
-        settings.append(functools.partial(torch.autocast, 'cuda', torch.get_autocast_gpu_dtype(), True, cache))
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        settings.append(functools.partial(torch.cuda.device, torch.cuda.current_device()))
-        settings.append(functools.partial(torch.cuda.stream, torch.cuda.current_stream()))
-    return settings

@@ -109,8 +109,8 @@ def wrong_samples(monkeypatch):
 
     def passes_of(step, waiting):
         for suffix, _ in waiting:
-            samples = suffix.batch.kwargs['data_samples']
-            suffix.batch.kwargs['data_samples'] = samples[1:] + samples[:1]
+            inputs, samples = suffix.batch.args
+            suffix.batch.args = inputs, samples[1:] + samples[:1]
         return taken(step, waiting)
 
     monkeypatch.setattr(joined.JoinedStep, '_passes_of', passes_of)
