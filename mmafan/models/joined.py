@@ -62,6 +62,8 @@ class JoinedStep(Step):
         if self.afan.facts is not None:
             if not known:
                 check_losses(self.afan.config, self.afan.facts.other_losses, losses)
+                for capture in recording.captures.values():  # of the check
+                    capture.gradients[:] = [None for _ in capture.gradients]
             waiting.attacks = self._attacks(recording)
         recording.release_graph()
         yield Part(dict, is_last=True)
