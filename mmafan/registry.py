@@ -17,7 +17,8 @@ _apply_workarounds()
 
 CODEBASES = ('mmpretrain', 'mmdet', 'mmseg')
 # Models whose files import a codebase: imported when one is asked for.
-LAZY_MODULES = {'CIFARResNet': 'mmafan.models.backbones.cifar_resnet'}
+LAZY_MODULES = {'CIFARResNet': 'mmafan.models.backbones.cifar_resnet',
+                'EfficientNetLite': 'mmafan.models.backbones.efficientnet_lite'}
 
 
 def _surrounding_scope() -> Optional[str]:

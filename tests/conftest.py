@@ -1,6 +1,7 @@
 """What tests share: reproducible draws, a tiny classifier, a tiny batch, and the sample data."""
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -11,6 +12,30 @@ import torch
 torch.set_num_threads(1)
 
 REPO = Path(__file__).resolve().parents[1]
+
+# What the machine of the tests may lack; whatever else is missing fails there, as it would hide what is not tested.
+MAY_LACK = ('deepspeed', 'about machines without CUDA', 'about two processes on a CPU', 'cannot be mounted here',
+            'is no address of this machine', 'FSDP does not run on a CPU')
+
+
+def fail_where_all_is_there(report):
+    """Turn a skip into a failure with ``CI=true``, unless the machine may lack what it names."""
+    if report.outcome != 'skipped' or os.environ.get('CI') != 'true' or not isinstance(report.longrepr, tuple):
+        return
+    reason = report.longrepr[2]
+    if not any(words in reason for words in MAY_LACK):
+        report.outcome = 'failed'
+        report.longrepr = f'{reason}: with CI=true, data and packages of the default set must be there'
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    fail_where_all_is_there((yield).get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report():
+    fail_where_all_is_there((yield).get_result())
 
 
 @pytest.fixture(autouse=True, scope='session')

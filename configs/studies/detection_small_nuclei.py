@@ -5,7 +5,6 @@ metric = 'coco/bbox_mAP_50'
 also = ('coco/bbox_mAP', )
 seeds = 5
 afan = 'model.afan.taps.backbone'
-always = {'custom_hooks': [dict(type='mmafan.AdvFeatureHook')]}
 arms = {
     'baseline': dict(stock=True),
     'equal compute': dict(
@@ -13,6 +12,5 @@ arms = {
     'zero step': dict(control=True, options={f'{afan}.step_size': 0.0}),
     'noise': dict(control=True, options={f'{afan}.direction': 'random_sign'}),
     'A-FAN': dict(),
-    'A-FAN 0.1, always': dict(options={f'{afan}.step_size': 0.1, **always}),
 }
-del afan, always
+del afan

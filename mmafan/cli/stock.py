@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any, Dict, List, Tuple
 
+from ..registry import LAZY_MODULES
 from .configs import PREFIX, type_name
 
 SCOPE = 'mmafan'
@@ -70,7 +71,7 @@ def _clean_model(value: Any, where: str) -> None:
         if isinstance(kind, str) and kind.rpartition('.')[2] == 'AFANNorm':
             value['type'] = 'BN'
             value.pop('policy', None)
-        elif kind is not None and (is_own(kind) or kind == 'CIFARResNet'):
+        elif kind is not None and (is_own(kind) or kind in LAZY_MODULES):
             raise ValueError(f'{where}.type is {kind!r}, which no stock package has: a model with it cannot do without '
                              f'mmafan')
         for key, item in value.items():

@@ -188,7 +188,7 @@ def _mixed(mixin: type, cls: type) -> type:
 
 
 def _remake(mixin: type, cls: type) -> Any:
-    made = _mixed(mixin, cls)
+    made: Any = _mixed(mixin, cls)
     return made.__new__(made)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ['CIFARResNet']
+__all__ = ['CIFARResNet', 'EfficientNetLite']
 
-_FILES = {'CIFARResNet': '.cifar_resnet'}
+_FILES = {'CIFARResNet': '.cifar_resnet', 'EfficientNetLite': '.efficientnet_lite'}
 
 
 def __getattr__(name: str) -> Any:

