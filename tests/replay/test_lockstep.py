@@ -59,7 +59,8 @@ def rows(count, seed=0):
 
 def test_shared_modules_run_once_and_results_are_those_of_each_alone():
     sizes = []
-    net = Net(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(counted(nn.Conv2d(4, 2, 1), sizes)), Mixes()).double()
+    last = nn.Sequential(counted(nn.Conv2d(4, 2, 1), sizes))
+    net = Net(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), last, Mixes()).double()
     adopt_norms(net, 'batch')
     with running_pass(PassKind.ADVERSARIAL, 'batch'):
         alone = [net(rows(2, 1)), net(rows(1, 2))]
