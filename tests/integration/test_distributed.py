@@ -67,7 +67,7 @@ SLOW = [
 
 @pytest.mark.parametrize('options', [*FAST, *(pytest.param(o, marks=pytest.mark.slow) for o in SLOW)], ids=str)
 def test_two_processes_equal_one_with_the_whole_batch(request, tmp_path, options):
-    """Norms are frozen; the one process runs two-phase, with the stock wrapper the two run single-graph; or joined all."""
+    """Norms are frozen; the one process runs two-phase, with the stock wrapper the two single-graph; or all joined."""
     if options.get('wrapper') == FSDP:
         request.getfixturevalue('fsdp')
     first, second = two_processes(tmp_path, **options)
