@@ -48,8 +48,8 @@ class AFANConfig:
             stored), ``'frozen'`` (the clean running statistics) or ``'separate'`` (an auxiliary norm with
             statistics and affine parameters of its own, as in AdvProp).
         schedule: ``'two_phase'`` (clean backward, then each adversarial pass in turn; memory of the baseline),
-            ``'single_graph'`` (one summed loss, for engines that own the backward), ``'joined'`` (the perturbed features
-            run with the clean ones of the next step, in one forward and one backward) or ``'auto'``.
+            ``'single_graph'`` (one summed loss, for engines that own the backward), ``'joined'`` (the perturbed
+            features run with the clean ones of the next step, in one forward and one backward) or ``'auto'``.
         replay: Whether modules that finished before the tap return their recorded clean output in an
             adversarial pass; False runs them again (slower, for networks that replay cannot reproduce).
         learn_strengths: See :class:`LearnStrengthsConfig`; None: strengths stay as configured.

@@ -19,7 +19,7 @@ from ..replay.lockstep import Lockstep, Meetings
 from ..replay.waiting import keep_rows
 from .attack import Attack
 from .step import Part, Step
-from .suffix import Losses, Suffix, clean_losses, depends, is_loss, select_losses
+from .suffix import Losses, RunLoss, Suffix, clean_losses, depends, is_loss, select_losses
 
 
 class WaitingSamples:
@@ -46,6 +46,12 @@ class WaitingSamples:
 class JoinedStep(Step):
     """A step whose adversarial losses are those of the samples that wait."""
 
+    def __init__(self, model: Any, batch: Batch, run: RunLoss) -> None:
+        super().__init__(model, batch, run)
+        self._passes: List[Callable[[], Losses]] = []
+        self._recordings: List[Recording] = []
+        self._adversarial: List[Losses] = []
+
     def parts(self, keeps_graph: bool = True) -> Iterator[Part]:
         """Yield ``L_clean`` of this batch, then ``L(suffix(f_i), y)`` of what has waited, all in one graph."""
         waiting, known = self.afan.waiting, self.afan.facts is not None
@@ -53,7 +59,6 @@ class JoinedStep(Step):
         self._recordings = [suffix.recording for suffix, _ in taken]
         self._passes = self._passes_of(taken)
         del taken  # features that nothing reads any more
-        self._adversarial: List[Losses] = []
         recording, losses = self.clean_pass()
         yield Part(functools.partial(clean_losses, losses, self.afan.config.clean_weight))
         for others in self._adversarial:

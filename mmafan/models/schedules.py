@@ -161,8 +161,9 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     afan = model.afan
     if afan.inside or not (model.training and torch.is_grad_enabled()):
         return stock_loss(*args, **kwargs)
+    if not afan.taps:
+        afan.waiting.take()  # too old by the time that A-FAN is on again
     if not afan.taps and afan.facts is not None:
-        afan.waiting.take()
         return _with_auxiliary(model, _sat_out(afan, stock_loss(*args, **kwargs)))
 
     step = STEPS.get(afan.config.schedule, Step)(

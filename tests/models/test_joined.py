@@ -68,6 +68,15 @@ def test_a_sample_waits_for_one_step(tiny_classifier, tiny_batch):
     assert model.afan.waiting.attacks == []
 
 
+def test_a_fan_may_be_off_at_the_start_and_in_between(tiny_classifier, tiny_batch):
+    """As under a hook with ``fit_threshold``, or with ``begin``; what waited before is not taken up again."""
+    model, found = tiny_classifier(afan=afan_of()), []
+    for scale in (0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0):
+        model.afan.controls.strength_scale = scale
+        found.append('adv_s_0.loss' in train(model, tiny_batch()))
+    assert found == [False, False, False, True, False, False, True]
+
+
 def test_without_a_backward_nothing_is_perturbed(tiny_classifier, tiny_batch):
     model, batch = tiny_classifier(afan=afan_of()).train(), tiny_batch()
     for _ in range(2):
