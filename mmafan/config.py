@@ -8,7 +8,7 @@ from .tap_config import TapConfig
 from .validation import build_dataclass, check_choice, check_number, fail, is_number, suggest
 
 BATCH_NORM_POLICIES = ('shared', 'batch', 'frozen', 'separate')
-SCHEDULES = ('auto', 'two_phase', 'single_graph')
+SCHEDULES = ('auto', 'two_phase', 'single_graph', 'joined')
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class AFANConfig:
             stored), ``'frozen'`` (the clean running statistics) or ``'separate'`` (an auxiliary norm with
             statistics and affine parameters of its own, as in AdvProp).
         schedule: ``'two_phase'`` (clean backward, then each adversarial pass in turn; memory of the baseline),
-            ``'single_graph'`` (one summed loss, for engines that own the backward) or ``'auto'``.
+            ``'single_graph'`` (one summed loss, for engines that own the backward), ``'joined'`` (the perturbed
+            features run with the clean ones of the next step, in one forward and one backward) or ``'auto'``.
         replay: Whether modules that finished before the tap return their recorded clean output in an
             adversarial pass; False runs them again (slower, for networks that replay cannot reproduce).
         learn_strengths: See :class:`LearnStrengthsConfig`; None: strengths stay as configured.
@@ -72,6 +73,20 @@ class AFANConfig:
         check_choice('afan.schedule', self.schedule, SCHEDULES)
         if not isinstance(self.replay, bool):
             fail('afan.replay', self.replay, 'True or False')
+        if self.schedule == 'joined':
+            self._check_joined()
+
+    def _check_joined(self) -> None:
+        """The joined backward gives one gradient for each tap, at the clean feature, and the next step uses it."""
+        why = "where afan.schedule is 'joined', which takes the one gradient that the clean backward gives"
+        for name, tap in self.taps.items():
+            for key, wanted in (('num_steps', 1), ('random_start', False), ('attack_losses', None), ('every', 1)):
+                if getattr(tap, key) != wanted:
+                    fail(f'afan.taps.{name}.{key}', getattr(tap, key), f'{wanted} {why}')
+        if not self.replay:
+            fail('afan.replay', self.replay, "True where afan.schedule is 'joined': the next step has other weights")
+        if self.learn_strengths is not None:
+            fail('afan.learn_strengths', self.learn_strengths, "None where afan.schedule is 'joined'")
 
     @classmethod
     def from_dict(cls, value: Any) -> 'AFANConfig':

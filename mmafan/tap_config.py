@@ -61,6 +61,7 @@ class TapConfig:
             classification and localisation, for example.
         fraction: Share of the samples that take part, in (0, 1], on the mean over the steps: a batch too small for
             it sits some steps out, and its adversarial terms weigh so much more in the others.
+        every: The tap takes part in every so manieth step alone, and its adversarial terms weigh so much more there.
         direction: ``'gradient'`` (the attack) or ``'random_sign'`` (the control: noise of equal size).
     """
     module: str
@@ -82,6 +83,7 @@ class TapConfig:
     losses: Optional[Tuple[str, ...]] = None
     attack_losses: Optional[Tuple[Tuple[str, ...], ...]] = None
     fraction: float = 1.0
+    every: int = 1
     direction: str = 'gradient'
     where: str = field(default='afan.taps', repr=False, compare=False)
 
@@ -115,6 +117,7 @@ class TapConfig:
         self._check_strengths()
         if not is_number(self.fraction) or not 0 < self.fraction <= 1:
             fail(f'{w}.fraction', self.fraction, 'a number in (0, 1]')
+        check_integer(f'{w}.every', self.every, 1)
         if self.losses is not None:
             object.__setattr__(self, 'losses', _names(f'{w}.losses', self.losses))
         if self.attack_losses is not None:

@@ -53,7 +53,7 @@ def use_amp(cfg) -> None:
 def choose_wrapper(cfg) -> None:
     """Let A-FAN train in two phases under DDP, in place, unless the config says how processes work together."""
     afan = cfg.get('model', {}).get('afan')
-    if (afan is None or afan.get('schedule') == 'single_graph' or cfg.launcher == 'none'
+    if (afan is None or afan.get('schedule') in ('single_graph', 'joined') or cfg.launcher == 'none'
             or cfg.get('runner_type', 'Runner') != 'Runner'):
         return
     given = cfg.get('model_wrapper_cfg') or dict(  # as the runner has it for its own wrapper

@@ -77,7 +77,7 @@ class Arm:
         self._wrapped = self._wrap(device) if is_distributed() else self.model
 
     def _wrap(self, device: torch.device) -> Any:
-        stock = not hasattr(self.model, 'afan') or self.model.afan.config.schedule == 'single_graph'
+        stock = not hasattr(self.model, 'afan') or self.model.afan.config.schedule in ('single_graph', 'joined')
         wrapper = (MMDistributedDataParallel if stock else AFANDistributedDataParallel)(
             module=self.model, device_ids=None if device.type == 'cpu' else [device], broadcast_buffers=False)
         wrapper.register_comm_hook(None, lambda _, bucket: self._exchange(bucket))

@@ -9,10 +9,10 @@ step is its share tau.
 
 In theory a step with A-FAN costs, in units of a baseline step,
 
-    1 + sum over taps of  p * (N * tau + A * alpha)
+    1 + sum over taps of  p / k * (N * tau + A * alpha)
 
 with N adversarial passes (the number of strengths, or 1 where each sample draws one), p the
-fraction of the samples that takes part, A the attack passes that the clean backward does not give
+fraction of the samples that takes part in every k-th step, A the attack passes that the clean backward does not give
 for nothing (``num_steps - 1``, or ``num_steps`` with a random start), and alpha the measured share
 of one such pass: a forward of the suffix and its gradient at the tap, no gradient of weights. Not in
 the theory: the second backward through the suffix that a tap with ``losses`` of its own needs in the
@@ -97,8 +97,8 @@ def theoretical_cost(taps: Mapping[str, TapConfig],
         2.5
     """
     return 1 + sum(
-        tap.fraction * (len(tap.passes) * suffixes[name]['share']
-                        + num_attack_passes(tap) * suffixes[name].get('attack_share', 0.0))
+        tap.fraction / tap.every * (len(tap.passes) * suffixes[name]['share']
+                                    + num_attack_passes(tap) * suffixes[name].get('attack_share', 0.0))
         for name, tap in taps.items() if tap.active)
 
 
@@ -187,8 +187,8 @@ def num_steps_of_rhythm(taps: Mapping[str, TapConfig], batch_size: int, least: i
         >>> [num_steps_of_rhythm(dict(a=tap), *sizes) for sizes in ((2, ), (16, ), (4, 1), (4, 2))]
         [4, 1, 2, 4]
     """
-    chosen = [[num_chosen(batch_size, tap.fraction, least, iteration) for iteration in range(32)]
-              for tap in taps.values() if tap.fraction < 1]
+    chosen = [[0 if step % tap.every else num_chosen(batch_size, tap.fraction, least, step // tap.every)
+               for step in range(32)] for tap in taps.values() if tap.fraction < 1 or tap.every > 1]
     return next((steps for steps in range(1, 16) if all(counts[steps:] == counts[:-steps] for counts in chosen)), 16)
 
 

@@ -21,7 +21,7 @@ def clean_loss(outputs: Dict[str, Any], runtime: Any) -> Optional[float]:
     """
     # All clean losses of a step with A-FAN on have their weight, also where no tap takes part in it: a process divides
     # by the same weight as the others.
-    taps = runtime.taps
+    taps = runtime.config.taps if runtime.is_on else {}
     adversarial = re.compile('|'.join(rf'adv_{name}_\d+\.' for name in taps) or '$^')
     clean = [value for name, value in outputs.items()
              if 'loss' in name and name != 'loss' and not adversarial.match(name)]

@@ -37,7 +37,7 @@ def loss_ratios(outputs: Mapping[str, Any], config: AFANConfig) -> Dict[str, flo
             clean = sum(float(outputs[names[term]]) for term in terms)
             if weight and clean:
                 adversarial = sum(float(outputs[prefix + term]) for term in terms)
-                found.append(adversarial / weight / (clean / config.clean_weight))
+                found.append(adversarial / (weight * tap.every) / (clean / config.clean_weight))
         if found:
             ratios[name] = sum(found) / len(found)
     return ratios

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..config import BATCH_NORM_POLICIES
 from ..registry import MODELS
 from ..replay.state import PassKind, current_pass
-from .norm_mode import MODES
+from .norm_mode import MODES, by_groups
 
 AUXILIARY = 'auxiliary'
 Stock: Any = _BatchNorm if TYPE_CHECKING else object
@@ -51,6 +51,8 @@ class PassAwareNorm(MadeNorm, Stock):
         stock = _stock_forward(self, super().forward)
         if state.kind is PassKind.CLEAN or not self.training:
             return stock(input)
+        if state.kind is PassKind.JOINED:
+            return by_groups(functools.partial(type(self).forward, self), input, state)
         mode = MODES[state.kind, self.policy or state.batch_norm]
         if mode.frozen and self.running_mean is not None:
             return _with(self, 'training', False, stock, input)

@@ -1,9 +1,12 @@
 """What a batch norm that trains does in each kind of pass, under each policy."""
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Tuple
+from typing import Callable, Dict, NamedTuple, Tuple
 
-from ..replay.state import PassKind
+import torch
+from torch import Tensor
+
+from ..replay.state import PassKind, PassState, Unjoinable, running_pass
 
 
 class NormMode(NamedTuple):
@@ -29,3 +32,26 @@ for _policy, _mode in _ADVERSARIAL.items():
     MODES[PassKind.ADVERSARIAL, _policy] = _mode
     MODES[PassKind.ATTACK, _policy] = _mode._replace(stores=False)
     MODES[PassKind.CHECK, _policy] = NormMode(alike=True)
+
+
+def by_groups(norm: Callable[[Tensor], Tensor], input: Tensor, state: PassState) -> Tensor:
+    """Normalise the rows of each pass of a joined one by themselves, as if it ran alone.
+
+    Args:
+        norm: The layer.
+        input: ``(R, C, ...)``; its rows are in the order of the passes.
+        state: The joined pass.
+
+    Raises:
+        Unjoinable: If the rows do not tell which pass they belong to.
+    """
+    total = sum(rows for rows, _ in state.groups)
+    if not total or len(input) % total:
+        raise Unjoinable(f'a norm gets {len(input)} rows of {total} samples')
+    sizes = [rows * (len(input) // total) for rows, _ in state.groups]
+    made = []
+    for part, (rows, kind) in zip(input.split(sizes), state.groups):
+        if rows:
+            with running_pass(kind, state.batch_norm):
+                made.append(norm(part))
+    return torch.cat(made)

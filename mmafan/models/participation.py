@@ -18,7 +18,7 @@ def choose_samples(size: int, tap: TapConfig, least: int, iteration: int, *numbe
         size: Number of samples in the batch.
         tap: The tap.
         least: Fewest samples of a pass.
-        iteration: Number of the step.
+        iteration: Number of the step, among those that the tap takes part in.
         numbers: What the draw depends on beside it: the rank of the process, the number of the tap.
     """
     count = size if tap.fraction == 1 else num_chosen(size, tap.fraction, least, iteration)

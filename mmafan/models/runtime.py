@@ -18,6 +18,7 @@ from ..replay.batch_changes import Contents
 from ..replay.checkpointing import checkpointing_of_passes
 from ..replay.forward_state import RegionState
 from .codebase import Codebase
+from .joined import WaitingSamples
 from .losses import named
 from .norms import ModelNorms
 
@@ -166,6 +167,7 @@ class AFANRuntime:
         has_own_sum: Whether the stock model has a ``parse_losses`` of its own.
         inside: Whether a pass of A-FAN is running: the model's loss is then the stock one.
         wrapped: Whether a wrapper of ours asks for the single-graph loss.
+        waiting: What a step of the joined schedule leaves to the next one.
     """
 
     def __init__(self, config: AFANConfig, norms: ModelNorms, codebase: Codebase = Codebase()) -> None:
@@ -180,6 +182,7 @@ class AFANRuntime:
         self.batch_changes: Optional[FrozenSet[str]] = None
         self.per_sample: Optional[FrozenSet[Path]] = None
         self.has_own_sum = self.batch_is_lost = self.inside = self.wrapped = False
+        self.waiting = WaitingSamples()
         self._said: Set[str] = set()
 
     @property
@@ -187,7 +190,13 @@ class AFANRuntime:
         """The taps that take part in this step; empty where A-FAN is off."""
         if self.controls.strength_scale <= 0:
             return {}
-        return {name: tap for name, tap in self.config.taps.items() if tap.active}
+        return {name: tap for name, tap in self.config.taps.items()
+                if tap.active and self.controls.iteration % tap.every == 0}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether A-FAN is on, be it that no tap takes part in this step."""
+        return self.controls.strength_scale > 0 and any(tap.active for tap in self.config.taps.values())
 
     def run(self, model: nn.Module, batch: Batch, function: Callable[..., Any]) -> Any:
         """Run a pass: call a function that gives the stock losses, on a batch of its own where passes change it.

@@ -15,11 +15,13 @@ from torch._compile import _disable_dynamo
 from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
-from .losses import Losses
+from .joined import JoinedStep
+from .losses import Losses, weight_losses
 from .step import Part, Step
 from .suffix import depends, detach_losses
 
 ZERO = 'afan_zero'
+STEPS = {'joined': JoinedStep}
 
 
 # ---------------------------------------------------------------------- two-phase
@@ -178,15 +180,17 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     afan = model.afan
     if afan.inside or not (model.training and torch.is_grad_enabled()):
         return stock_loss(*args, **kwargs)
+    if not afan.taps:
+        afan.waiting.take()  # too old by the time that A-FAN is on again
     if not afan.taps and afan.facts is not None:
-        return _with_auxiliary(model, stock_loss(*args, **kwargs))
+        return _with_auxiliary(model, _sat_out(afan, stock_loss(*args, **kwargs)))
 
     def run(batch: Batch) -> Losses:
         return afan.run(model, batch, stock_loss)
 
-    step = Step(model, Batch(args, kwargs, stock_loss), run)
+    step = STEPS.get(afan.config.schedule, Step)(model, Batch(args, kwargs, stock_loss), run)
     if not step.taps:
-        return _with_auxiliary(model, step.clean_pass()[1])
+        return _with_auxiliary(model, _sat_out(afan, step.clean_pass()[1]))
     if is_distributed() and not afan.wrapped:
         if afan.config.schedule == 'two_phase':
             raise ValueError("afan.schedule='two_phase' is not possible under the distributed wrapper of the model, "
@@ -198,6 +202,14 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     for part in step.parts(keeps_graph=True):
         merged.update(part.losses())
     return _with_auxiliary(model, merged)
+
+
+def _sat_out(afan: Any, losses: Losses) -> Losses:
+    """Weight the losses of a step that no tap takes part in as those of others, where it is one of ``every`` few."""
+    if not afan.is_on:
+        return losses
+    afan.controls.iteration += 1
+    return weight_losses(losses, afan.config.clean_weight)
 
 
 def _merged(model: Any, batch: Batch) -> Losses:

@@ -95,7 +95,7 @@ class Step:
         with recording:
             if any(tap.module == INPUTS for tap in taps.values()):
                 batch = batch.with_inputs(recording.record_inputs(batch.inputs))
-            losses = self.run(batch)
+            losses = self._run_clean(recording, batch)
         if known is None or not isinstance(losses, dict):
             check_losses(self.model, losses)
         if known is None:
@@ -117,6 +117,9 @@ class Step:
         return any(capture.live and (len(capture.outputs) != facts.num_calls.get(name)
                                      or names - facts.own_losses[name] - facts.other_losses[name])
                    for name, capture in recording.captures.items())
+    def _run_clean(self, recording: Recording, batch: Batch) -> Losses:
+        """Run the clean forward."""
+        return self.run(batch)
 
     def _prepare_first(self) -> None:
         afan = self.afan
@@ -144,7 +147,8 @@ class Step:
             chosen = None
             if tap.fraction < 1:
                 least = self.afan.norms.least_samples
-                chosen = choose_samples(self.batch.size, tap, least, controls.iteration, rank, number)
+                turn = controls.iteration // tap.every
+                chosen = choose_samples(self.batch.size, tap, least, turn, rank, number)
                 if chosen is not None and not chosen.numbers:
                     continue
             suffix = Suffix(self.model, recording, self.batch, self.run, name, tap, chosen)
@@ -170,7 +174,7 @@ class Step:
     def _measure(self, suffix: Suffix, attack: Attack) -> None:
         meters = self.afan.meters
         meters.count_samples(suffix.name, attack.num_skipped, suffix.tap.num_steps * sum(map(len, suffix.features)))
-        if self.afan.controls.measure:
+        if self.afan.controls.measure or suffix.tap.every > 1:  # may never take part where the log asks
             meters.diagnostics[f'{suffix.name}_relative_size'] = attack.relative_size()
 
     def _learned_factor(self, suffix: Suffix) -> Optional[Tensor]:
@@ -182,7 +186,7 @@ class Step:
         losses = suffix.losses(perturbed)
         if not depends(losses) and not self.afan.codebase.lacks_targets(self.batch):
             self._note_idle(suffix.name, 'nothing trains')
-        weight = wanted.weight
+        weight = wanted.weight * suffix.tap.every
         if suffix.tap.fraction < 1:
-            weight *= participation_weight(self.batch.size, suffix.tap, self.afan.norms.least_samples)
+            weight *= participation_weight(suffix.recording.size, suffix.tap, self.afan.norms.least_samples)
         return weight_losses(losses, weight, f'adv_{suffix.name}_{wanted.number}.')

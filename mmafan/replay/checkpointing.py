@@ -1,6 +1,7 @@
 """Activation checkpointing of stock modules inside A-FAN's passes."""
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager, nullcontext
 from typing import Any, Callable, Iterator, List
 
@@ -12,6 +13,21 @@ from .state import PassKind, Patches, current_pass, running_pass
 REENTRANT = 'CheckpointFunction'
 NON_REENTRANT = '_checkpoint_without_reentrant_generator'
 _REPLAYS: List[Callable[[], bool]] = []
+_REGIONS = threading.local()
+
+
+def inside_region() -> bool:
+    """Whether a checkpointed region is running in this thread."""
+    return getattr(_REGIONS, 'depth', 0) > 0
+
+
+@contextmanager
+def _region() -> Iterator[None]:
+    _REGIONS.depth = getattr(_REGIONS, 'depth', 0) + 1
+    try:
+        yield
+    finally:
+        _REGIONS.depth -= 1
 
 
 @contextmanager
@@ -95,7 +111,8 @@ def in_its_pass(function: Callable[..., Any], regions: RegionState) -> Callable[
             kind = PassKind.CHECK
         protects = regions.protects or kind is not PassKind.CLEAN
         inner = checkpointing_of_passes(regions)  # there may be regions inside
-        with regions.restored(found) if protects else nullcontext(), running_pass(kind, state.batch_norm), inner:
+        with (regions.restored(found) if protects else nullcontext(),
+              running_pass(kind, state.batch_norm, state.groups), inner, _region()):
             return function(*args, **kwargs)
 
     return recompute

@@ -1,15 +1,15 @@
 """Record a clean pass at its taps, and replay what precedes them in an adversarial pass.
 
-A *tap* is the output of one module, or its input; what runs before it is its *prefix*, what runs after it its
-*suffix*. While a clean pass is recorded, every module that has finished when a tap is reached leaves its output behind.
-In an adversarial pass those modules return what they left (detached), a perturbed feature is at the tap, and only the
-suffix really runs, with the random draws of the clean pass. Nothing here knows a model's forward.
+While a clean pass is recorded, every module that has finished when a tap is reached leaves its output behind. In an
+adversarial pass those modules return what they left (detached), a perturbed feature is at the tap, and only the suffix
+really runs, with the random draws of the clean pass. Nothing here knows a model's forward.
 """
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -63,6 +63,7 @@ class Recording:
         self._waiting = set(self.modules)
         self._finished: Set[int] = set()
         self.model = model
+        self.make_patches: Callable[[], Patches] = Patches  # of the adversarial passes
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
@@ -169,6 +170,15 @@ class Recording:
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
         return Record(module, 'forward', kept, copied, watched, left=left)
 
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Keep what runs inside out of the recording."""
+        self._num_hidden += 1
+        try:
+            yield
+        finally:
+            self._num_hidden -= 1
+
     def _watched(self, call: WatchedCall, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Make the method that records a call; what runs inside a paired one is no part of any pass."""
         number, idle = self._calls.index(call), self.facts.idle_calls
@@ -178,11 +188,8 @@ class Recording:
             if self._num_hidden:
                 return stock(*args, **kwargs)
             if call.paired:
-                self._num_hidden += 1
-                try:
+                with self.hidden():
                     output = stock(*args, **kwargs)
-                finally:
-                    self._num_hidden -= 1
             else:
                 self._open_frame(call)
                 output = stock(*args, **kwargs)

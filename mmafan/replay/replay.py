@@ -12,7 +12,7 @@ from .batch import Chosen, select_elements, select_samples
 from .calls import WatchedCall
 from .checkpointing import replaying
 from .forward_state import forward_state
-from .state import PassKind, PassState, Patches, running_pass
+from .state import PassKind, PassState, running_pass
 from .tap import Record, Records
 from .tree import map_tensors, snapshot
 
@@ -41,7 +41,7 @@ class Replay:
         self._held = recording.held_parameters(name)
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)
-        self._patches = Patches()
+        self._patches = recording.make_patches()
         self._calls = 0
 
     def __enter__(self) -> 'Replay':

@@ -4,28 +4,44 @@ from __future__ import annotations
 import enum
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 _ABSENT = object()
+
+
+class Unjoinable(Exception):
+    """A module cannot run once for several passes."""
 
 
 class PassKind(enum.Enum):
     """The kind of a forward pass.
 
     ``CLEAN`` is the ordinary pass, ``ATTACK`` a further PGD step that only wants the gradient at the tap (and leaves
-    no trace), ``ADVERSARIAL`` a pass whose loss trains the suffix, ``CHECK`` a clean pass again that stores nothing.
+    no trace), ``ADVERSARIAL`` a pass whose loss trains the suffix, ``CHECK`` a clean pass again that stores nothing,
+    ``JOINED`` several of these at once, in a module that runs for all of them.
     """
     CLEAN = 'clean'
     ATTACK = 'attack'
     ADVERSARIAL = 'adversarial'
     CHECK = 'check'
+    JOINED = 'joined'
+
+
+Groups = Tuple[Tuple[int, PassKind], ...]
 
 
 @dataclass(frozen=True)
 class PassState:
-    """The running pass and the batch norm policy it asks for (see :class:`mmafan.config.AFANConfig`)."""
+    """The running pass and the batch norm policy it asks for (see :class:`mmafan.config.AFANConfig`).
+
+    Attributes:
+        kind: The pass.
+        batch_norm: The policy.
+        groups: Of a joined pass, how many rows of a module's input belong to which pass, in their order.
+    """
     kind: PassKind = PassKind.CLEAN
     batch_norm: str = 'shared'
+    groups: Groups = ()
 
 
 # A plain module-level stack, not a thread-local: recomputation under activation checkpointing happens in autograd's
@@ -44,23 +60,40 @@ def current_pass() -> PassState:
 
 
 @contextmanager
-def running_pass(kind: PassKind, batch_norm: str = 'shared') -> Iterator[None]:
+def running_pass(kind: PassKind, batch_norm: str = 'shared', groups: Groups = ()) -> Iterator[None]:
     """Mark everything run inside as a pass of ``kind``.
 
     Args:
         kind: The pass.
         batch_norm: One of ``mmafan.config.BATCH_NORM_POLICIES``.
+        groups: Of a joined pass, see :class:`PassState`.
 
     Example:
         >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
         ...     current_pass().batch_norm
         'frozen'
     """
-    _STACK.append(PassState(kind, batch_norm))
+    _STACK.append(PassState(kind, batch_norm, groups))
     try:
         yield
     finally:
         _STACK.pop()
+
+
+@contextmanager
+def passes_of(stack: List[PassState]) -> Iterator[None]:
+    """Let what runs inside find the passes of another forward, which is not finished, in place of this one's.
+
+    Args:
+        stack: The passes that other forward has begun; those it has begun at the end are put into it.
+    """
+    own = _STACK[:]
+    _STACK[:] = stack or [PassState()]
+    try:
+        yield
+    finally:
+        stack[:] = _STACK
+        _STACK[:] = own
 
 
 class Patches:

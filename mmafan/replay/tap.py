@@ -73,6 +73,7 @@ class TapCapture:
         left: What its module left in attributes, at each call.
         random_states: Random streams as they were at each call.
         autocast: Whether the tap was reached under autocast.
+        perturbed: Whether each tensor of the outputs, in order, is one of the features.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class TapCapture:
         self.live: List[Tensor] = []
         self.gradients: List[Optional[Tensor]] = []
         self.prefix: Records = []
-        self._perturbed: List[bool] = []
+        self.perturbed: List[bool] = []
         self.left: List[List[Left]] = []
         self.random_states: List[RandomState] = []
         self.autocast = False
@@ -89,7 +90,7 @@ class TapCapture:
     def features(self) -> List[Tensor]:
         """The clean features, detached, in the order of :attr:`live`."""
         tensors = [t for output in self.outputs for t in tensors_of(output)]
-        return [t for t, perturbed in zip(tensors, self._perturbed) if perturbed]
+        return [t for t, perturbed in zip(tensors, self.perturbed) if perturbed]
 
     def reach(self, prefix: Records) -> None:
         """Note what had finished when the tap was reached for the first time."""
@@ -107,7 +108,7 @@ class TapCapture:
     def _track(self, tensor: Tensor) -> Tensor:
         """A feature is floating and has a gradient; everything else (labels, frozen levels, boxes) is a constant."""
         perturbed = is_feature(tensor) and tensor.requires_grad
-        self._perturbed.append(perturbed)
+        self.perturbed.append(perturbed)
         if not perturbed:
             return tensor
         index, gradients = len(self.live), self.gradients
@@ -127,7 +128,7 @@ class TapCapture:
         """Say in a word or two why there is nothing to perturb; None where there is."""
         if not self.outputs:
             return 'not reached'
-        return 'no gradient' if not any(self._perturbed) else None if any(map(len, self.features)) else 'no rows'
+        return 'no gradient' if not any(self.perturbed) else None if any(map(len, self.features)) else 'no rows'
 
     def problem(self) -> Optional[str]:
         """Say after the clean forward why the tap cannot work; None where it can."""
@@ -153,7 +154,7 @@ class TapCapture:
             features: One tensor for each of :attr:`features`.
             chosen: The samples they stand for, if not all.
         """
-        replacements, flags = iter(features), iter(self._perturbed)
+        replacements, flags = iter(features), iter(self.perturbed)
 
         def replace(tensor: Tensor) -> Tensor:
             return next(replacements) if next(flags) else select_samples(tensor, chosen)

@@ -11,7 +11,8 @@ from torch import nn
 from mmafan.analysis import prove
 from mmafan.analysis.proof import stock_copy
 from mmafan.analysis.reference import reference_step
-from mmafan.models import afan_model, suffix
+from mmafan.models import afan_model
+from mmafan.models import losses as losses_module
 from mmafan.replay import replay
 from mmafan.tap_config import TapConfig
 
@@ -83,10 +84,14 @@ def test_several_taps_add_up():
     assert proof.holds and (proof.before, proof.after, proof.between) == (4 + 8, 8 + 2, 2)
 
 
-def spoil_weight(monkeypatch):
-    original = suffix.weight_losses
+def spoil(monkeypatch, clean=1.0, adversarial=1.0):
+    original = losses_module.weight_losses
     monkeypatch.setattr('mmafan.models.step.weight_losses', lambda losses, weight, prefix='': original(
-        losses, 1.01 * weight, prefix))
+        losses, weight * (adversarial if prefix else clean), prefix))
+
+
+def spoil_weight(monkeypatch):
+    spoil(monkeypatch, adversarial=1.01)
 
 
 def spoil_streams(monkeypatch):
@@ -95,19 +100,18 @@ def spoil_streams(monkeypatch):
 
 
 def spoil_clean_loss(monkeypatch):
-    original = suffix.clean_losses
-    monkeypatch.setattr('mmafan.models.step.clean_losses', lambda losses, weight: original(losses, weight * 1.0000002))
+    spoil(monkeypatch, clean=1.0000002)
 
 
-@pytest.mark.parametrize('spoil, part', [
+@pytest.mark.parametrize('harm, part', [
     (spoil_weight, 'two_phase, step 1: the gradient of head.weight is 2.010 times that of the stock model, right is '
                    '2.000'),
     (spoil_streams, 'the random streams are not where the stock model leaves them'),
     (spoil_clean_loss, 'the clean loss is'),
 ])
-def test_what_is_wrong_is_named(spoil, part, monkeypatch):
+def test_what_is_wrong_is_named(harm, part, monkeypatch):
     model = build()
-    spoil(monkeypatch)
+    harm(monkeypatch)
     proof = prove(model, batch())
     assert not proof.holds and any(part in sentence for sentence in proof.wrong), proof.wrong
 

@@ -26,8 +26,9 @@ def run_two(folder, **options):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
     output = done.stdout.decode()
     assert done.returncode == 0, output[-3000:]
-    # Single-graph says so once, two-phase does not.
-    assert output.count('single-graph schedule') == (options.get('wrapper') != OURS)
+    # Single-graph says so once, two-phase and joined do not.
+    says = options.get('wrapper') != OURS and options.get('schedule') != 'joined'
+    assert output.count('single-graph schedule') == says
     found = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
     for rank in found if options.get('wrapper') != FSDP else ():
         assert rank['counts'] and set(rank['counts'].values()) == {NUM_STEPS}  # one reduction of each bucket in a step
@@ -49,7 +50,8 @@ def one_process(**options):
     return run_one(**options)[0]
 
 
-FAST = [dict(), dict(wrapper=OURS, accumulation=2)]
+JOINED = dict(schedule='joined', off=-1)
+FAST = [dict(), dict(wrapper=OURS, accumulation=2), JOINED]
 SLOW = [
     dict(wrapper=OURS), dict(accumulation=2), dict(learned=True), dict(wrapper=OURS, learned=True),
     dict(dtype='float32'), dict(wrapper=OURS, dtype='float32', accumulation=2),
@@ -59,12 +61,13 @@ SLOW = [
     dict(wrapper=OURS, fields=dict(static_graph=True), unused=True),
     dict(wrapper=FSDP), dict(wrapper=FSDP, fields=UNITS), dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1'),
     dict(wrapper=FSDP, fields=UNITS, tap='backbone.layer2.1.conv1', num_steps=2),
-    dict(wrapper=FSDP, fields=UNITS, accumulation=2)]
+    dict(wrapper=FSDP, fields=UNITS, accumulation=2), dict(JOINED, accumulation=2), dict(JOINED, wrapper=OURS),
+    dict(JOINED, wrapper=FSDP, fields=UNITS)]
 
 
 @pytest.mark.parametrize('options', [*FAST, *(pytest.param(o, marks=pytest.mark.slow) for o in SLOW)], ids=str)
 def test_two_processes_equal_one_with_the_whole_batch(request, tmp_path, options):
-    """Norms are frozen; the one process runs two-phase, with the stock wrapper the two run single-graph."""
+    """Norms are frozen; the one process runs two-phase, with the stock wrapper the two single-graph; or all joined."""
     if options.get('wrapper') == FSDP:
         request.getfixturevalue('fsdp')
     first, second = two_processes(tmp_path, **options)

@@ -25,7 +25,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 from _common import CFG_OPTIONS_HELP, CfgOptions, choose_device, load_whole_config, positive, stop  # noqa: E402
 
 CHILD = 'MMAFAN_STEP_COST_CHILD'
-SCHEDULES = ('auto', 'two_phase', 'single_graph')
+SCHEDULES = ('auto', 'two_phase', 'single_graph', 'joined')
 
 
 def parse_args(argv=None) -> argparse.Namespace:
