@@ -32,7 +32,7 @@ def is_number(value: Any) -> bool:
     """Whether a value is a finite number (and no bool), in float32 too."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
-    return bool(abs(value) <= LARGEST)  # of integers too, which may be beyond float64
+    return bool(abs(value) <= LARGEST)  # type: ignore[operator]
 
 
 def check_choice(where: str, value: Any, choices: Sequence[str]) -> None:

@@ -51,6 +51,8 @@ WRONG_TAP_FIELDS = [
     ('step_unit', 'pixels', "('absolute', 'std')"),
     ('step_unit', 'absolut', "did you mean 'absolute'?"),
     ('num_steps', 0, 'an integer of at least 1'),
+    ('every', 0, 'an integer of at least 1'),
+    ('every', 2.5, 'an integer of at least 1'),
     ('num_steps', 1.0, 'an integer of at least 1'),
     ('num_steps', True, 'an integer of at least 1'),
     ('radius', 0, 'None or a number above 0'),
@@ -387,7 +389,7 @@ def test_defaults():
         module='backbone.layer1', where='afan.taps.s', step_size=0.1, at='output', step_unit='absolute', num_steps=1,
         radius=None, norm='linf', random_start=False, clamp=None, direction='gradient',
         strengths=(1.0, ), strength_sampling='all', reinject=(False, ), moments='channel',
-        num_groups=32, channel_dim=None, weight=(1.0, ), losses=None, attack_losses=None, fraction=1.0)
+        num_groups=32, channel_dim=None, weight=(1.0, ), losses=None, attack_losses=None, fraction=1.0, every=1)
     assert (config.clean_weight, config.batch_norm, config.schedule, config.replay, config.learn_strengths) == (
         1.0, 'batch', 'auto', True, None)
     assert tap.active and tap.num_passes == 1

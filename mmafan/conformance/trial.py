@@ -179,11 +179,11 @@ def _look(cfg: Any, stock: Any, batch: Any) -> Search:
 def _afan_arm(row: Row, cfg: Any, found: Search) -> Any:
     """Build the A-FAN version with the taps of the default recipe, where ``mmafan taps`` puts them."""
     recipe = found.place(choose_recipe(family_of(cfg), 'default', found.paths())[1])
-    if not recipe['taps']:
+    if not recipe.taps:
         raise ValueError('no tap of the default recipe has a place in this model')
-    row.taps = {name: tap['module'] for name, tap in recipe['taps'].items()}
+    row.taps = {name: tap['module'] for name, tap in recipe.taps.items()}
     fields = stock_model(cfg)[0]
-    fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=recipe)
+    fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=recipe.fields)
     model = build_model(cfg, fields)
     model.init_weights()
     return model

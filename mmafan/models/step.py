@@ -117,6 +117,7 @@ class Step:
         return any(capture.live and (len(capture.outputs) != facts.num_calls.get(name)
                                      or names - facts.own_losses[name] - facts.other_losses[name])
                    for name, capture in recording.captures.items())
+
     def _run_clean(self, recording: Recording, batch: Batch) -> Losses:
         """Run the clean forward."""
         return self.run(batch)

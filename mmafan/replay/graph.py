@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Dict, Iterable, List, Set, cast
+from typing import Any, Dict, Iterable, List, Set
 
 from torch import Tensor
 
@@ -76,7 +76,8 @@ def _time(node: Any) -> int:
 
 def behind(nodes: Iterable[Any]) -> Set[Any]:
     """Return all nodes that a backward from the nodes comes to, their own included."""
-    waiting, seen = list(nodes), cast(Set[Any], set())
+    waiting = list(nodes)
+    seen: Set[Any] = set()
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:

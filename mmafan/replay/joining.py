@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .batch import DESCEND, map_tree, tensors_of
 from .state import Unjoinable
+from .tree import DESCEND, map_tree, tensors_of
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 Rows = Tuple[int, ...]

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batch import map_tensors
 from .checkpointing import inside_region
 from .forward_state import forward_state, read_state
 from .joining import Joins, alike
@@ -24,6 +23,7 @@ from .meetings import Meetings
 from .rng import RandomState
 from .state import PassKind, Patches, Unjoinable, current_pass, passes_of, running_pass
 from .tap import autocast_enabled
+from .tree import map_tensors
 from .waiting_pass import Key, WaitingPass
 
 if TYPE_CHECKING:

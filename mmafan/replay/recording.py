@@ -250,9 +250,6 @@ class Recording:
 
     def find_idle(self, nodes: Set[Any]) -> frozenset:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""
-        def reached(call: WatchedCall) -> List[bool]:
-            live = [t for record in self._call_records[call.key] for t in record.live if t.requires_grad]
-            return [node_of(tensor) in nodes for tensor in live]
-
-        return frozenset(number for number, call in enumerate(self._calls)
-                         if not call.paired and reached(call) and not any(reached(call)))
+        reached = [[node_of(t) in nodes for r in self._call_records[call.key] for t in r.live if t.requires_grad]
+                   for call in self._calls]
+        return frozenset(n for n, live in enumerate(reached) if live and not any(live) and not self._calls[n].paired)

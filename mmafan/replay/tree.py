@@ -29,7 +29,8 @@ def attributes_of(value: Any) -> Optional[Dict[str, Any]]:
     """
     if isinstance(value, (type, Tensor)) or callable(value):
         return None
-    own, slots = getattr(value, '__dict__', None), _slots(type(value))
+    kind: Any = type(value)
+    own, slots = getattr(value, '__dict__', None), _slots(kind)
     if slots:
         return {**(own or {}), **{name: getattr(value, name) for name in slots if hasattr(value, name)}}
     return own

@@ -5,8 +5,9 @@ from typing import Any, Optional
 
 from torch import Tensor
 
-from .batch import Chosen, map_tensors, select_samples
+from .batch import Chosen, select_samples
 from .recording import Recording
+from .tree import map_tensors
 
 
 def keep_rows(recording: Recording, name: str, chosen: Optional[Chosen]) -> None:

@@ -11,7 +11,7 @@ from mmafan.config import AFANConfig
 from mmafan.hooks import AdvFeatureHook
 from mmafan.hooks.log_line import ShortLine, shorten_line, summarize_losses
 
-from .test_adv_feature_hook import TAPS, make_runner
+from .test_adv_feature_hook import make_runner
 
 LINE = ('Epoch(train)  [1][4/4]  lr: 5.0000e-02  eta: 0:00:03  loss: 2.0000  clean_loss: 0.5000  '
         'adv_s_0.loss: 0.7000  adv_s_1.loss_bbox: 0.8000  adv_s_1.acc: 50.0000  afan_s_adversarial: 1.5000  '

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmafan.models import joined
 from mmafan.models.suffix import Suffix
-from mmafan.replay.batch import map_tensors
+from mmafan.replay.tree import map_tensors
 
 from .test_gradients import RESNET18, assert_same, step_gradients
 

@@ -122,7 +122,7 @@ def test_landscape_has_the_loss_of_the_checkpoint_at_its_centre(tool, checkpoint
     ('statistics_shift', [STOCK, '{0}'], "got 'ImageClassifier'"),
     ('statistics_shift', [AFAN, '{0}', '--tap', 'x'], "tap must be one of ('stage1',), got 'x'"),
     ('statistics_shift', [AFAN, '{0}', '--cfg-options', 'model.head.in_channels=64'], 'must be those of the model'),
-    ('statistics_shift', [AFAN, '{0}', '--device', 'tpu9'], "--device must be one that this machine has, such as 'cpu'"),
+    ('statistics_shift', [AFAN, '{0}', '--device', 'tpu9'], '--device must be one that this machine has, such as'),
     ('statistics_shift', [AFAN, AFAN], 'is no checkpoint'),
 ])
 def test_wrong_arguments_are_one_sentence(tool, checkpoints, capsys, name, arguments, sentence):
