@@ -5,7 +5,7 @@ config = '../mmpretrain/resnet14w16_afan-small-data_cifar10-600.py'
 metric = 'accuracy/top1'
 also = ('training accuracy/top1', 'calibration/ece')
 measures = dict(training=dict(data='train'))
-seeds = 5
+seeds = 4
 load, pack = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 pipeline = [load, dict(type='Resize', scale=(64, 64), interpolation='area'), pack]
 folder = dict(_delete_=True, type='CustomDataset', data_root='data/signdigits', pipeline=pipeline)

@@ -3,7 +3,7 @@
 config = '../mmdet/faster_rcnn_r18_fpn_afan-small-data_nuclei.py'
 metric = 'coco/bbox_mAP_50'
 also = ('coco/bbox_mAP', )
-seeds = 5
+seeds = 2
 afan = 'model.afan.taps.backbone'
 arms = {
     'baseline': dict(stock=True),
