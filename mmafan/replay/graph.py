@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Dict, Iterable, List, Set, cast
+from typing import Any, Dict, Iterable, List, Set
 
 from torch import Tensor
 
@@ -75,7 +75,8 @@ def _time(node: Any) -> int:
 
 
 def _behind(nodes: Iterable[Any]) -> Set[Any]:
-    waiting, seen = list(nodes), cast(Set[Any], set())
+    waiting: List[Any] = list(nodes)
+    seen: Set[Any] = set()
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:
