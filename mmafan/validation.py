@@ -32,7 +32,8 @@ def is_number(value: Any) -> bool:
     """Whether a value is a finite number (and no bool), in float32 too."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
-    return bool(abs(value) <= LARGEST)  # type: ignore[operator]
+    number: Any = value
+    return bool(abs(number) <= LARGEST)  # of integers too, which may be beyond float64
 
 
 def check_choice(where: str, value: Any, choices: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ class Step:
         remaining = num_passes = sum(len(suffix.tap.passes) for suffix, _ in attacks)
         gradients = {suffix.name: suffix.clean_gradients(losses) for suffix, _ in attacks
                      if suffix.tap.starts_clean and (keeps_graph or suffix.tap.attacks_some)}
-        yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording)))
+        yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording, bool(attacks))))
         del losses
         if not keeps_graph:
             recording.release_graph()
@@ -76,9 +76,10 @@ class Step:
             yield Part(dict, is_last=True)
         self.afan.controls.iteration += 1
 
-    def _clean_weight(self, recording: Recording) -> float:
+    def _clean_weight(self, recording: Recording, attacks_some: bool) -> float:
         """Return the factor of the clean losses: that of the stock model where every tap has lost its gradient."""
-        frozen = all(recording.captures[name].idle == 'no gradient' for name in self.taps)
+        frozen = not attacks_some and all(
+            recording.captures[name].idle == 'no gradient' for name in self.taps)
         self.afan.meters.frozen = frozen
         return 1.0 if frozen else self.afan.config.clean_weight
 
@@ -113,10 +114,13 @@ class Step:
     def _shows_more(self, recording: Recording, losses: Losses) -> bool:
         """Whether there is a loss that has not been there, or a tap's module ran another number of times."""
         facts = recording.facts
-        names = {key for key, value in losses.items() if is_loss(key) and depends({key: value})}
-        return any(capture.live and (len(capture.outputs) != facts.num_calls.get(name)
-                                     or names - facts.own_losses[name] - facts.other_losses[name])
-                   for name, capture in recording.captures.items())
+        for name, capture in recording.captures.items():
+            if capture.live and len(capture.outputs) != facts.num_calls.get(name):
+                return True
+            for key in losses.keys() - facts.own_losses[name] - facts.other_losses[name] if capture.live else ():
+                if is_loss(key) and depends({key: losses[key]}):
+                    return True
+        return False
 
     def _run_clean(self, recording: Recording, batch: Batch) -> Losses:
         """Run the clean forward."""

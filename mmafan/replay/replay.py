@@ -57,6 +57,7 @@ class Replay:
     def _begin(self) -> None:
         for parameter in self._held:
             parameter.requires_grad_(False)
+        torch.clear_autocast_cache()  # weights that the clean pass has cast are part of its graph
         if self._recording.state:
             self._stack.enter_context(forward_state(self._recording.model, self._recording.state))
         self._stack.enter_context(self._recording.attributes.protected())
