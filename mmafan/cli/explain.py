@@ -23,6 +23,7 @@ ABOUT: Dict[str, Any] = {
     'losses': 'The losses that are attacked and counted.',
     'attack_losses': 'The losses that are attacked.',
     'fraction': 'Share of the samples that take part, on the mean over the steps.',
+    'every': 'The tap takes part in every so manieth step alone, and weighs so much more there.',
     'clean_weight': 'Factor of the clean loss, and so of the gradient of what comes before the taps.',
     'batch_norm': {'batch': 'Adversarial passes use batch statistics, and store none of them.',
                    'frozen': 'Adversarial passes use the running statistics.',

@@ -178,7 +178,7 @@ def _look(cfg: Any, stock: Any, batch: Any) -> Search:
 
 def _afan_arm(row: Row, cfg: Any, found: Search) -> Any:
     """Build the A-FAN version with the taps of the default recipe, where ``mmafan taps`` puts them."""
-    recipe = found.place(choose_recipe(family_of(cfg), 'default', found.paths())[1])
+    recipe = found.place(choose_recipe(family_of(cfg), 'default', found.paths()))
     if not recipe.taps:
         raise ValueError('no tap of the default recipe has a place in this model')
     row.taps = {name: tap['module'] for name, tap in recipe.taps.items()}

@@ -61,7 +61,7 @@ class JoinedStep(Step):
         self._passes = self._passes_of(taken)
         del taken  # features that nothing reads any more
         recording, losses = self.clean_pass()
-        yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording)))
+        yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording, bool(self._adversarial))))
         for others in self._adversarial:
             yield Part(functools.partial(dict, others), PassKind.ADVERSARIAL)
         self.afan.meters.stepped = True

@@ -103,7 +103,7 @@ def test_proof_of_a_config(capsys, repo, tmp_path, monkeypatch):
     assert 'proven: gradients of' in out and 'to the last digit' in out
     assert code == (1 if 'WRONG' in out else 0)
     monkeypatch.setattr('mmafan.models.step.weight_losses', lambda losses, weight, prefix='': {
-        prefix + key: 1.5 * value for key, value in losses.items()})
+        prefix + key: (1.5 if prefix else 1.0) * value for key, value in losses.items()})
     code, out = run(capsys, 'doctor', base, '--prove')
     assert code == 1 and 'A-FAN is wrong on this model: two_phase, step 1: the gradient of ' in out
     assert 'is 2.500 times that of the stock model, right is 2.000' in out

@@ -87,7 +87,7 @@ def test_a_small_family_passes():
 
 def test_a_wrong_step_fails(monkeypatch):
     monkeypatch.setattr('mmafan.models.step.weight_losses', lambda losses, weight, prefix='': {
-        prefix + key: 0.5 * value for key, value in losses.items()})
+        prefix + key: (0.5 if prefix else 1.0) * value for key, value in losses.items()})
     row = try_config('mmpretrain', 'resnet', RESNET)
     assert row.outcome == 'failed' and 'is 1.500 times that of the stock model, right is 2.000' in row.reason
 

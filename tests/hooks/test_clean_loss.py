@@ -12,7 +12,7 @@ from mmafan.hooks.clean_loss import clean_loss
 
 
 def runtime(on=True, clean_weight=0.5, frozen=False):
-    return SimpleNamespace(taps=dict(stem=None) if on else {}, config=SimpleNamespace(clean_weight=clean_weight),
+    return SimpleNamespace(is_on=on, config=SimpleNamespace(clean_weight=clean_weight, taps=dict(stem=None)),
                            meters=SimpleNamespace(frozen=frozen))
 
 

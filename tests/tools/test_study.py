@@ -87,9 +87,10 @@ def test_a_study_file_or_config_that_python_cannot_read_is_one_sentence(study, w
         study.load_study(str(broken))
     assert 'broken.py cannot be read: SyntaxError: ' in capsys.readouterr().err
     whole = dict(baseline=dict(stock=True), mine=dict(config='none.py'))
-    for config, sentence in (('a = nothing', "arms.mine of .*: NameError: name 'nothing' is not defined"),
-                             ('a = 1', 'arms.mine of .*: .*none.py must be a whole config, got one without the field '
-                                       'model')):
+    for config, sentence in (('a = nothing',
+                              "arms.mine of .*: .*none.py cannot be read: NameError: name 'nothing' is not defined"),
+                             ('a = 1', 'arms.mine of .*: .*none.py must be a whole config, whose field model is a '
+                                       'dict, got None')):
         (tmp_path / 'none.py').write_text(config)
         with pytest.raises(SystemExit):
             tool.main([write(arms=whole), '--work-dir', str(tmp_path / 'work')])

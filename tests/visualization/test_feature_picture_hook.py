@@ -23,7 +23,7 @@ def train(work_dir, *hooks, epochs=2, **kwargs):
 
 
 def test_pictures_come_every_n_iterations_and_the_training_is_unchanged(tmp_path):
-    taps = dict(TAPS, flat=dict(module='fc', step_size=0.1, weight=0.1))
+    taps = dict(TAPS, flat=dict(module='fc', at='input', step_size=0.1, weight=0.1))
     with_pictures = train(tmp_path / 'a', FeaturePictureHook(interval=3, num_samples=1), afan=dict(taps=taps))
     without = train(tmp_path / 'b', afan=dict(taps=taps))
     pictures = sorted(tmp_path.glob('a/*/vis_data/vis_image/*.png'))
