@@ -154,8 +154,7 @@ def require_weights_of(model: Any, path: Union[str, Any]) -> None:
     state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict):
         stop(f'{path} must hold a state_dict, got {type(loaded).__name__}')
-    own = set(model.state_dict())
-    names = [name[len('module.'):] if name.startswith('module.') else name for name in state]
-    if own and not own & set(names):
-        stop(f'{path} has no weight of the model: it has {str(names[0]) if names else "none"!r}, the model has '
-             f'{min(own)!r}')
+    own, names = ({name[len('module.'):] if name.startswith('module.') else name for name in found}
+                  for found in (model.state_dict(), state))  # of wrappers, such as that of test-time augmentation
+    if own and not own & names:
+        stop(f'{path} has no weight of the model: it has {min(names, default="none")!r}, the model has {min(own)!r}')

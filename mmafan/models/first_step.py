@@ -208,13 +208,15 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
     _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
                  nodes_behind(loss_tensors(passed)), recording.facts.before[name])
     own = {k: passed[k] for k in recording.facts.own_losses[name] if k in passed}
-    reached = named_parameters(recording, leaves_among(nodes_behind(loss_tensors(own))))
+    leaves = leaves_among(nodes_behind(loss_tensors(own)))
+    reached = named_parameters(recording, leaves)
     before = recording.facts.before[name]
-    if name in model.afan.taps and not reached - before:
+    nameless = leaves - {id(parameter) for parameter in model.parameters()}  # of FSDP, for several at once
+    if name in model.afan.taps and not reached - before and not nameless:
         raise ValueError(f'afan.taps.{name}.module must name a module with something that trains after it, but nothing '
                          f'after {model.afan.config.taps[name].module!r} does: its adversarial losses would train '
                          'nothing')
-    return reached & before, bool(reached - before)
+    return reached & before, bool(reached - before or nameless)
 
 
 def _check_leaks(model: Any, name: str, clean: Set[Any], passed: Set[Any], before: Iterable[str]) -> None:

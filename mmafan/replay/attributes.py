@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batch import Chosen, select_samples
@@ -104,7 +104,10 @@ class Attributes:
 
 
 def _own(module: nn.Module) -> Dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    # FSDP keeps what it has gathered of a module's parameters in tensors of its own, and puts them away again.
+    gathered = Tensor if getattr(module, '_is_fsdp_managed_module', False) else ()
+    return {name: value for name, value in vars(module).items()
+            if name not in _OF_EVERY_MODULE and not isinstance(value, gathered)}
 
 
 def _set(own: Dict[str, Any], name: str, value: Any) -> None:
