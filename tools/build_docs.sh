@@ -16,7 +16,11 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
 fi
 if ! cmp --silent requirements/docs.txt "$packages/installed.txt"; then
     rm -rf "$packages"
-    "$python" -m pip install --quiet --target "$packages" -r requirements/docs.txt
+    if ! "$python" -m pip install --quiet --retries 1 --timeout 20 --target "$packages" -r requirements/docs.txt; then
+        rm -rf "$packages"
+        echo "error: pip cannot install requirements/docs.txt here, which the documentation is built with" >&2
+        exit 75
+    fi
     cp requirements/docs.txt "$packages/installed.txt"
 fi
 "$python" tools/write_docs.py --check
