@@ -45,9 +45,9 @@ class Trained(NamedTuple):
         """
         import torch
 
-        from mmafan.replay.batch import same, snapshot
+        from mmafan.replay.tree import snapshot
         torch.manual_seed(seed)
-        own = snapshot(batch, same)
+        own = snapshot(batch, lambda tensor: tensor)
         return self.model.parse_losses(self.model(**own, mode='loss'))[0]
 
 
