@@ -66,7 +66,7 @@ def write_maps(root, random):
             cv2.imwrite(str(root / 'maps' / 'labels' / split / f'{number}.png'), labels)
 
 
-LOADERS = [f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')]
+LOADERS = ['randomness.seed=0', *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test'))]
 # What makes a task small enough for a test, beside the data: sizes, lengths, and no download. For each task: the
 # codebase, who writes the data, options of all trainings, the length of the first and of the resumed one, its
 # checkpoint and its metric.
@@ -115,7 +115,8 @@ def test_example_trains_resumes_tests_and_exports(task, tmp_path, repo, command)
     shutil.copy(repo / 'examples' / 'own_data' / f'{task}.py', config)
     write(tmp_path / 'data', np.random.RandomState(0))
     work_dir = tmp_path / 'work'
-    options = [*LOADERS, *options]
+    # mmengine keeps one visualizer for each name, with the folder of its first run in this process.
+    options = [*LOADERS, f'visualizer.name={tmp_path.name}', *options]
     command('train', config, '--work-dir', work_dir, '--cfg-options', *options, f'{length}={first}')
     assert any(key.startswith('adv_') for line in scalars(work_dir) for key in line), 'A-FAN has not run'
     command('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *options, f'{length}={whole}')
