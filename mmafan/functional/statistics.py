@@ -61,8 +61,8 @@ def feature_moments(feature: Tensor, moments: str = 'channel', eps: float = 1e-5
         return _group_moments(feature, eps, num_groups, channel)
     dims = {
         'channel': (channel, ),
-        'batch': tuple(d for d in range(feature.dim()) if d != channel),
-        'instance': tuple(d for d in range(1, feature.dim()) if d != channel),
+        'batch': tuple([d for d in range(feature.dim()) if d != channel]),
+        'instance': tuple([d for d in range(1, feature.dim()) if d != channel]),
     }[moments]
     if not dims:
         raise ValueError(f"moments='instance' needs positions beside (N, C), got a feature of shape "
@@ -79,7 +79,7 @@ def _mean_and_variance(feature: Tensor, dims: Tuple[int, ...], unbiased: bool) -
     squares = (feature - mean).square()
     if not unbiased:
         return mean, squares.mean(dim=dims, keepdim=True)
-    return mean, squares.sum(dim=dims, keepdim=True) / (math.prod(feature.shape[d] for d in dims) - 1)
+    return mean, squares.sum(dim=dims, keepdim=True) / (math.prod([feature.shape[d] for d in dims]) - 1)
 
 
 def _group_moments(feature: Tensor, eps: float, num_groups: int, channel: int) -> Tuple[Tensor, Tensor]:

@@ -48,7 +48,9 @@ class PassAwareNorm(MadeNorm, Stock):
         if isinstance(input, Proxy):  # torch.fx takes a layer of torch.nn as a whole, and this one stands for it
             return input.tracer.create_proxy('call_module', input.tracer.path_of_module(self), (input, ), {})
         state = current_pass()
-        stock = _stock_forward(self, super().forward)
+        stock: Any = super().forward
+        if stock.__func__ not in _TORCH_FORWARDS:
+            stock = functools.partial(_as_stock, self, stock)
         if state.kind is PassKind.CLEAN or not self.training:
             return stock(input)
         if state.kind is PassKind.JOINED:
@@ -57,7 +59,7 @@ class PassAwareNorm(MadeNorm, Stock):
         if mode.frozen and self.running_mean is not None:
             return _with(self, 'training', False, stock, input)
         auxiliary: Any = self._modules.get(AUXILIARY) if mode.auxiliary else None
-        norm, run = (self, stock) if auxiliary is None else (auxiliary, _stock_forward(auxiliary, auxiliary.forward))
+        norm, run = (self, stock) if auxiliary is None else (auxiliary, _stock_forward(auxiliary))
         if mode.stores and (auxiliary is not None or not mode.auxiliary):
             return run(input)
         if not mode.alike and getattr(run, '__func__', None) in _TORCH_FORWARDS:
@@ -86,9 +88,10 @@ def _sync(norm: PassAwareNorm) -> None:
                 value.data.copy_(own[name].data)
 
 
-def _stock_forward(norm: nn.Module, run: Any) -> Any:
-    """Return ``run``, the forward of the stock class of a norm's class, as it is or as :func:`_as_stock` runs it."""
-    return run if run.__func__ in _TORCH_FORWARDS else functools.partial(_as_stock, norm, run)
+def _stock_forward(auxiliary: Any) -> Any:
+    """Return the forward of an auxiliary norm, as it is or as :func:`_as_stock` runs it."""
+    run = auxiliary.forward
+    return run if run.__func__ in _TORCH_FORWARDS else functools.partial(_as_stock, auxiliary, run)
 
 
 def _as_stock(norm: nn.Module, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:

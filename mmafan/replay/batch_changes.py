@@ -116,5 +116,5 @@ def _is_same(now: Any, before: Any) -> bool:
     if len(now) != len(before):
         return False
     if isinstance(now, dict):
-        return now.keys() == before.keys() and all(now[name] is before[name] for name in before)
+        return now.keys() == before.keys() and all(map(operator.is_, map(now.get, before), before.values()))
     return now == before if isinstance(now, set) else all(map(operator.is_, now, before))

@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .attributes import Attributes
+from .attributes import Attributes, Left
 from .batch import INPUTS, Chosen
 from .calls import WatchedCall
 from .facts import Facts
@@ -83,11 +83,13 @@ class Recording:
         self._patches = Patches()
         for call in self._calls:
             self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
-        self.attributes = Attributes(self.model, self.facts.attributes)
+        known = self.facts.attributes
+        self.attributes = None if known == frozenset() else Attributes(self.model, known)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self.attributes.finish()
+        if self.attributes is not None:
+            self.attributes.finish()
         for handle in self._handles:
             handle.remove()
         self._patches.undo()
@@ -145,12 +147,13 @@ class Recording:
         if self._num_hidden:
             return None
         self._finished.add(id(module))
-        self.attributes.look(self._paths.get(id(module), ''), module)
+        if self.attributes is not None:
+            self.attributes.look(self._paths.get(id(module), ''), module)
         if name is None and not self._waiting:
             return None
         self._close_frame(module)
         if name is not None:
-            self.captures[name].left.append(self.attributes.left_by(self._tap_paths[name]))
+            self.captures[name].left.append(self._left_by(self._tap_paths[name]))
             output = self._reach_tap(name, output)
         if self.replays and self._waiting:
             self._append(self._record(module, output), output)
@@ -164,11 +167,13 @@ class Recording:
 
     def _record(self, module: nn.Module, output: Any) -> Record:
         path = self._paths[id(module)]
-        left = self.attributes.left_by(path)
         watched = [(t.detach(), t._version) for t in tensors_of(output)]
         copied = self.facts.changed_in_place is None or path in self.facts.changed_in_place
         kept = map_tensors(lambda t: t.detach().clone() if copied else t.detach(), output)
-        return Record(module, 'forward', kept, copied, watched, left=left)
+        return Record(module, 'forward', kept, copied, watched, left=self._left_by(path))
+
+    def _left_by(self, path: str) -> List[Left]:
+        return [] if self.attributes is None else self.attributes.left_by(path)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -222,11 +227,6 @@ class Recording:
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)
                 if self._call_records[call.key] and (call.paired or number in idle)]
 
-    def held_parameters(self, name: str) -> List[nn.Parameter]:
-        """List the parameters that are constants of the passes of a tap."""
-        known = self.facts.held if self.captures[name].prefix and name in self.facts.held else self.facts.before
-        return [self.model.get_parameter(parameter) for parameter in known.get(name, ())]
-
     def release_graph(self) -> None:
         """Forget the clean graph."""
         for capture in self.captures.values():
@@ -245,8 +245,8 @@ class Recording:
         state = tuple(changed_places(self.model, self.state))
         self.state = {place: self.state[place] for place in state}
         return replace(self.facts, hooked=frozenset(owners | silent), changed_state=state,
-                       changed_in_place=frozenset(self._changed()), attributes=frozenset(self.attributes.places),
-                       idle_calls={}, other_losses={})
+                       changed_in_place=frozenset(self._changed()), idle_calls={}, other_losses={},
+                       attributes=frozenset(self.attributes.places if self.attributes is not None else ()))
 
     def find_idle(self, nodes: Set[Any]) -> frozenset:
         """Return the numbers of the calls whose results have no part in the ``nodes`` of a loss's graph."""

@@ -38,7 +38,9 @@ class Replay:
                  chosen: Optional[Chosen] = None) -> None:
         self._recording, self._name, self._state = recording, name, state
         self._chosen = chosen
-        self._held = recording.held_parameters(name)
+        facts = recording.facts
+        held = facts.held if recording.captures[name].prefix and name in facts.held else facts.before
+        self._held = [recording.model.get_parameter(path) for path in held.get(name, ())]  # constants of this pass
         self._module, self._capture = recording.modules.get(name), recording.captures[name]
         self._outputs = self._capture.rebuild(features, chosen)
         self._patches = recording.make_patches()
@@ -60,7 +62,8 @@ class Replay:
         torch.clear_autocast_cache()  # weights that the clean pass has cast are part of its graph
         if self._recording.state:
             self._stack.enter_context(forward_state(self._recording.model, self._recording.state))
-        self._stack.enter_context(self._recording.attributes.protected())
+        if self._recording.attributes is not None:
+            self._stack.enter_context(self._recording.attributes.protected())
         self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
         calls = self._recording.calls_to_replay(self._name)
         for call, records in calls:
@@ -106,7 +109,8 @@ class Replay:
         self._capture.random_states[self._calls - 1].restore()
         output = self._outputs[self._calls - 1]
         if self._stock_forward is None:
-            leave(self._capture.left[self._calls - 1], self._chosen)
+            if self._capture.left[self._calls - 1]:
+                leave(self._capture.left[self._calls - 1], self._chosen)
             return output
         args, kwargs = output
         return self._stock_forward(*args, **kwargs)
@@ -144,7 +148,8 @@ class Replay:
                     return stock(*args, **kwargs)
             if record.random_state is not None:
                 record.random_state.restore()
-            leave(record.left, chosen)
+            if record.left:
+                leave(record.left, chosen)
             return replayed_output(record, chosen)
 
         return method
