@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..replay import Batch, Chosen, PassKind, Recording
-from .suffix import RunLoss, Suffix
+from .attack import RunLoss, Suffix
 
 
 def _forget(_: Any) -> Any:

@@ -16,8 +16,7 @@ from ..replay.graph import behind, leaves_among, nodes_behind
 from ..replay.tree import tensors_of
 from .dependence import decide_losses, named_parameters, own_losses
 from .exchange import check_exchange
-from .losses import Losses, is_loss, keep_losses
-from .suffix import loss_tensors, select_losses
+from .losses import Losses, is_loss, keep_losses, loss_tensors, select_losses
 from .tap_paths import may_return, may_run
 
 PATIENCE = 20

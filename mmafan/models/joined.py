@@ -17,10 +17,9 @@ from ..config import AFANConfig
 from ..replay import Batch, PassKind, Recording
 from ..replay.lockstep import Lockstep, Meetings
 from ..replay.waiting import keep_rows
-from .attack import Attack
-from .losses import Losses, is_loss, weight_losses
+from .attack import Attack, RunLoss, Suffix
+from .losses import Losses, depends, is_loss, select_losses, weight_losses
 from .step import Part, Step
-from .suffix import RunLoss, Suffix, depends, select_losses
 
 
 class WaitingSamples:

@@ -15,7 +15,7 @@ from torch.utils import checkpoint as torch_checkpoint
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
 from ..replay import INPUTS, Batch, Facts, PassKind, current_pass
 from ..replay.batch import REST, Path
-from ..replay.checkpointing import NON_REENTRANT, REENTRANT, Regions
+from ..replay.checkpointing import WAYS, Regions
 from ..replay.state import replaced
 from ..replay.tree import Contents
 from .codebase import Codebase
@@ -247,8 +247,7 @@ class AFANRuntime:
         self.inside = True
         places = None if self.facts is None else self.facts.changed_state
         try:
-            regions = Regions(model, places, protects=bool(self.taps))
-            with replaced(torch_checkpoint, {REENTRANT: regions, NON_REENTRANT: regions}):
+            with replaced(torch_checkpoint, dict.fromkeys(WAYS, Regions(model, places, bool(self.taps)))):
                 yield
         finally:
             self.inside = False

@@ -16,9 +16,8 @@ from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
 from .joined import JoinedStep
-from .losses import Losses, weight_losses
+from .losses import Losses, depends, detach_losses, weight_losses
 from .step import Part, Step
-from .suffix import depends, detach_losses
 
 ZERO = 'afan_zero'
 STEPS = {'joined': JoinedStep}

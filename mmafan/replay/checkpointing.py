@@ -12,8 +12,8 @@ from torch.utils import checkpoint as torch_checkpoint
 from .forward_state import VALUES, Place, State, forward_state, read_state
 from .state import PassKind, current_pass, replaced, running_pass
 
-REENTRANT, NON_REENTRANT = 'CheckpointFunction', '_checkpoint_without_reentrant_generator'
-_STOCK = getattr(torch_checkpoint, NON_REENTRANT)
+WAYS = ('CheckpointFunction', '_checkpoint_without_reentrant_generator')  # the first is reentrant
+_STOCK = getattr(torch_checkpoint, WAYS[1])
 _REGIONS = threading.local()
 
 
@@ -98,7 +98,7 @@ class Regions:
             protects = self.protects or kind is not PassKind.CLEAN
             with (self.restored(found) if protects else nullcontext(),
                   running_pass(kind, state.batch_norm, state.groups),
-                  replaced(torch_checkpoint, {REENTRANT: self, NON_REENTRANT: self}),  # there may be regions inside
+                  replaced(torch_checkpoint, dict.fromkeys(WAYS, self)),  # there may be regions inside
                   _region()):
                 return function(*args, **kwargs)
 

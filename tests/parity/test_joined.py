@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from mmafan.models import joined
-from mmafan.models.suffix import Suffix
+from mmafan.models.attack import Suffix
 from mmafan.replay.tree import map_tensors
 
 from .test_gradients import RESNET18, assert_same, step_gradients
