@@ -15,8 +15,8 @@ from torch import nn
 
 from ..config import AFANConfig
 from ..replay import Batch, PassKind, Recording
-from ..replay.lockstep import Lockstep, Meetings
-from ..replay.waiting import keep_rows
+from ..replay.joining import Meetings
+from ..replay.lockstep import Lockstep
 from .attack import Attack, RunLoss, Suffix
 from .losses import Losses, depends, is_loss, select_losses, weight_losses
 from .step import Part, Step
@@ -66,7 +66,7 @@ class JoinedStep(Step):
         self.afan.meters.stepped = True
         if self.afan.facts is not None:
             if not known:
-                check_losses(self.afan.config, self.afan.facts.other_losses, losses)
+                check_kept_losses(self.afan.config, self.afan.facts.other_losses, losses)
                 for capture in recording.captures.values():  # of the check
                     capture.gradients[:] = [None for _ in capture.gradients]
             waiting.attacks = self._attacks(recording)
@@ -84,7 +84,8 @@ class JoinedStep(Step):
             attack.run(gradients, suffix.gradients)
             self._measure(suffix, attack)
             suffix.run, suffix.features = self.run, []
-            keep_rows(suffix.recording, suffix.name, suffix.chosen)
+            suffix.capture.keep_rows(suffix.chosen)
+            suffix.recording.state = {}  # its passes run beside another one, which must not find it
             passes += [functools.partial(self._adversarial_losses, suffix, wanted, perturbed)
                        for wanted, perturbed in attack.passes()]
         return passes
@@ -102,7 +103,7 @@ class JoinedStep(Step):
         return losses
 
 
-def check_losses(config: AFANConfig, others: Mapping[str, Iterable[str]], losses: Losses) -> None:
+def check_kept_losses(config: AFANConfig, others: Mapping[str, Iterable[str]], losses: Losses) -> None:
     """Check that the joined backward gives the gradient that each attack follows.
 
     Args:

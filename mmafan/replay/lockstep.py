@@ -18,8 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .checkpointing import inside_region
 from .forward_state import forward_state, read_state
-from .joining import Joins, alike
-from .meetings import Meetings
+from .joining import Joins, Meetings, alike
 from .rng import RandomState
 from .state import PassKind, Patches, Unjoinable, current_pass, passes_of, running_pass
 from .tap import autocast_enabled

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from .attributes import Attributes, Left
 from .batch import INPUTS, Chosen
-from .calls import WatchedCall
-from .facts import Facts
+from .facts import Facts, WatchedCall
 from .forward_state import changed_places, read_state
 from .graph import node_of
 from .replay import Replay

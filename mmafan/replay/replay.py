@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .attributes import leave
 from .batch import Chosen, select_elements, select_samples
-from .calls import WatchedCall
+from .facts import WatchedCall
 from .forward_state import forward_state
 from .state import PassKind, PassState, running_pass
 from .tap import Record, Records

@@ -161,6 +161,25 @@ class TapCapture:
 
         return [map_tensors(replace, output) for output in self.outputs]
 
+    def keep_rows(self, chosen: Optional[Chosen]) -> None:
+        """Let go of the features, which others replace, and of the rows before the tap that belong to other samples.
+
+        What an adversarial pass replays afterwards is the same, with memory for the chosen samples alone.
+
+        Args:
+            chosen: The samples whose rows are kept; None: all.
+        """
+        flags = iter(self.perturbed)
+
+        def keep(tensor: Tensor) -> Tensor:
+            return tensor.new_empty(0) if next(flags) else select_samples(tensor, chosen)
+
+        self.outputs = [map_tensors(keep, output) for output in self.outputs]
+        self.gradients = []
+        self.prefix = [record if record.name != 'forward' else
+                       record._replace(output=select_samples(record.output, chosen), watched=[])
+                       for record in self.prefix]
+
     def release_graph(self) -> None:
         """Forget the clean graph."""
         self.live = []
