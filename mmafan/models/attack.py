@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, normalize_feature,
                           per_sample, project_l2, project_linf, reinject_statistics, sample_std, strongest_gradients)
-from ..replay import INPUTS, Batch, Chosen, PassKind, PassState, Recording, running_pass
+from ..replay import INPUTS, Batch, Chosen, PassKind, PassState, Recording, Replay, running_pass
 from ..replay.batch import upload
 from ..replay.rng import generator_beside
 from ..tap_config import PassConfig, TapConfig
@@ -57,7 +57,7 @@ class Suffix:
         if self.tap.module == INPUTS:
             batch = batch.with_inputs(self.capture.rebuild(features, self.chosen)[0])
         state = PassState(kind, self.model.afan.config.batch_norm)
-        with self.recording.replay(self.name, features, state, self.chosen):
+        with Replay(self.recording, self.name, features, state, self.chosen):
             return self.run(batch)
 
     def gradients(self, features: Sequence[Tensor]) -> List[Optional[Tensor]]:

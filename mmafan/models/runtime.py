@@ -236,11 +236,7 @@ class AFANRuntime:
 
     @contextmanager
     def entered(self, model: nn.Module) -> Iterator[None]:
-        """Mark the passes run inside as A-FAN's own.
-
-        Args:
-            model: The model, whose state checkpointed regions find as it was when they are recomputed.
-        """
+        """Mark the passes run inside as A-FAN's own; regions recomputed later find the model as it is now."""
         if self.inside:
             yield
             return

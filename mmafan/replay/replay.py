@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -11,12 +11,10 @@ from .attributes import leave
 from .batch import Chosen, select_elements, select_samples
 from .facts import WatchedCall
 from .forward_state import forward_state
+from .recording import Recording
 from .state import PassKind, PassState, running_pass
 from .tap import Record, Records
 from .tree import map_tensors, snapshot
-
-if TYPE_CHECKING:
-    from .recording import Recording
 
 
 class Replay:
@@ -33,7 +31,7 @@ class Replay:
         RuntimeError: If the pass does not reach the tap as often as the clean one.
     """
 
-    def __init__(self, recording: 'Recording', name: str, features: Sequence[Tensor], state: PassState,
+    def __init__(self, recording: Recording, name: str, features: Sequence[Tensor], state: PassState,
                  chosen: Optional[Chosen] = None) -> None:
         self._recording, self._name, self._state = recording, name, state
         self._chosen = chosen
@@ -80,7 +78,7 @@ class Replay:
         for key, records in grouped.items():
             if key not in everywhere:
                 self._patches.set(records[0].owner, records[0].name, self._replayed(records, self._chosen))
-        at = self._recording.sides[self._name]
+        at = self._recording.taps[self._name].at
         self._stock_forward = None if at == 'output' else self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
 
