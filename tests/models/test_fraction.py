@@ -11,8 +11,8 @@ from torch import nn
 
 from mmafan.replay import Batch, Chosen
 
-from ..gradient_rule import build, train
 from ..nets import Net, rows
+from ..rule import build, train
 
 TAP = dict(s=dict(module='t', step_size=1e-13, fraction=0.67))
 
