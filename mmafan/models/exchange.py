@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 import torch
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..replay import Batch, Chosen, PassKind, Recording
@@ -39,7 +40,7 @@ def check_exchange(model: Any, recording: Recording, batch: Batch, run: RunLoss,
         ValueError: If the loss changes, with ``fraction`` below 1.
     """
     tap, afan = model.afan.config.taps[name], model.afan
-    doubtful = batch.doubtful() if tap.fraction < 1 else []
+    doubtful = doubtful_arguments(batch) if tap.fraction < 1 else []
     if not doubtful:
         return
     turned = Chosen(torch.arange(batch.size).roll(1), batch.size)
@@ -59,6 +60,17 @@ def check_exchange(model: Any, recording: Recording, batch: Batch, run: RunLoss,
                          f'known which rows of {", ".join(map(repr, doubtful))} belong to a sample')
     if batch.size > 1:
         afan.per_sample = (afan.per_sample or frozenset()) | batch.per_sample()
+
+
+def doubtful_arguments(batch: Batch) -> List[str]:
+    """Name the arguments beside the inputs of which it is not known, as of lists of data elements, what they are of."""
+    def is_known(value: Any) -> bool:
+        return isinstance(value, (str, int, float, bool, type(None))) or (
+            isinstance(value, (list, tuple)) and len(value) == batch.size
+            and all(isinstance(item, BaseDataElement) for item in value))
+
+    places: Dict[Any, Any] = {**dict(enumerate(batch.args)), **batch.kwargs}
+    return [str(name) for name, value in places.items() if value is not batch.inputs and not is_known(value)]
 
 
 def _asleep(model: nn.Module) -> List[nn.Module]:

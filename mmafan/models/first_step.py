@@ -53,7 +53,7 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, los
     lacking = proves_little and runtime.num_waits < PATIENCE
     found = [not lacking and _works(model, taps[name], name, capture) for name, capture in recording.captures.items()]
     facts = decide_losses(recording, recording.learned(), losses)
-    agreed = _all_agree([not lacking, *found])
+    agreed = all_agree([not lacking, *found])
     if not agreed[0]:
         recording.facts = facts  # this step's own passes need them
         return None
@@ -140,7 +140,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
     return own if complete else None
 
 
-def _all_agree(flags: Sequence[bool]) -> List[bool]:
+def all_agree(flags: Sequence[bool]) -> List[bool]:
     """Whether each flag is true in every process: a check runs layers that may wait for the other processes."""
     numbers = torch.tensor([int(flag) for flag in flags])
     all_reduce(numbers, op='min')

@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
-import torch
-from mmengine.dist import all_reduce, is_distributed
+from mmengine.dist import is_distributed
 from torch import nn
 
 from ..config import AFANConfig
@@ -18,6 +17,7 @@ from ..replay import Batch, PassKind, Recording
 from ..replay.joining import Meetings
 from ..replay.lockstep import Lockstep
 from .attack import Attack, RunLoss, Suffix
+from .first_step import all_agree
 from .losses import Losses, depends, is_loss, select_losses, weight_losses
 from .step import Part, Step
 
@@ -130,7 +130,4 @@ def _norms_wait(model: nn.Module) -> bool:
 
 
 def _agreed(flag: bool) -> bool:
-    """Whether all processes say so."""
-    value = torch.tensor(int(flag))
-    all_reduce(value, op='min')
-    return bool(value)
+    return all_agree([flag])[0]

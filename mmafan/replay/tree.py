@@ -175,6 +175,16 @@ def refill(container: Any, content: Any) -> None:
     (container.extend if isinstance(container, (list, deque)) else container.update)(content)
 
 
+@functools.lru_cache(maxsize=None)
+def _kind(cls: type) -> Any:
+    """Return as which base of it :class:`Contents` notes what is of a class; None: not at all."""
+    for base in (Tensor, np.ndarray, *MUTABLE, tuple):
+        if issubclass(cls, base):
+            return base
+    ends = cls in PLAIN or issubclass(cls, (str, type)) or any('__call__' in vars(base) for base in cls.__mro__)
+    return None if ends else object
+
+
 class Contents:
     """What a nested value holds, noted without a copy of any tensor.
 
@@ -190,29 +200,29 @@ class Contents:
         self._kept: List[Tuple[Any, Any]] = []
         self._arrays: List[Tuple[np.ndarray, np.ndarray]] = []
         waiting, seen = [value], set()
-        while waiting:
-            node = waiting.pop()
-            if id(node) in seen:
+        for node in waiting:  # which grows
+            kind = _kind(type(node))
+            if kind is None or id(node) in seen:
                 continue
             seen.add(id(node))
-            if isinstance(node, Tensor):
+            if kind is Tensor:
                 if not node.is_inference():
                     self._tensors.append((node, node._version))
-            elif isinstance(node, np.ndarray):
+            elif kind is np.ndarray:
                 if node.nbytes <= _LARGE:
                     self._arrays.append((node, node.copy()))
-            elif type(node) not in PLAIN:
-                if isinstance(node, MUTABLE):
+            elif kind is object:
+                if hasattr(node, '__dict__'):
+                    self._kept.append((vars(node), vars(node).copy()))
+                waiting += (attributes_of(node) or {}).values()
+            else:
+                if kind is not tuple:
                     self._kept.append((node, node.copy()))
-                if isinstance(node, dict):
+                if kind is dict:
                     waiting += node.values()
-                elif isinstance(node, (list, tuple, deque)):
+                elif kind is not set:
                     begin = number * WINDOW % max(len(node), 1) if len(node) > WINDOW else 0
                     waiting += [*node, *node][begin:begin + min(len(node), WINDOW)]
-                elif not isinstance(node, (str, set)):
-                    if hasattr(node, '__dict__') and not callable(node):
-                        self._kept.append((vars(node), vars(node).copy()))
-                    waiting += (attributes_of(node) or {}).values()
 
     def put_back(self) -> Optional[bool]:
         """Put back what has changed; None: nothing has; False: a tensor has, whose values are gone."""
