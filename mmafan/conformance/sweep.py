@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from ..analysis.exactness import usable_device
 from .families import choose_config, family_names
 from .trial import Row, describe, try_config
 
@@ -54,7 +55,11 @@ def run_sweep(codebase: str, families: Optional[Sequence[str]] = None, path: Opt
 
     Returns:
         All rows of the file, or those made.
+
+    Raises:
+        ValueError: If the codebase is none of the three, or the device is not there.
     """
+    usable_device(device)
     names = list(families) if families else family_names(codebase)
     known = {(row['codebase'], row['family']): row for row in read_rows(path)}
     done = {key for key, row in known.items() if row['outcome'] not in again}

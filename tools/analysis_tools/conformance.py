@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import os.path as osp
+import signal
 import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch: processes share the cores
@@ -37,6 +38,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     """Try the families; status 1 where one has failed."""
     args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its processes end with it
     import_mmafan()
     from mmafan.conformance import run_sweep
     from mmafan.conformance.sweep import read_rows
