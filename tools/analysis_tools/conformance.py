@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import os.path as osp
 import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch: processes share the cores
-sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import import_mmafan, stop  # noqa: E402
+from mmafan.lab.errors import stop  # noqa: E402
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -36,7 +34,6 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     """Try the families; status 1 where one has failed."""
     args = parse_args(argv)
-    import_mmafan()
     from mmafan.conformance import run_sweep
     from mmafan.conformance.sweep import read_rows
     from mmafan.conformance.table import render_table, summarize, write_table
