@@ -18,7 +18,7 @@ from .report import write_report
 from .runs import measure_cost, run_folder, train_run
 from .task import Task
 
-TASKS = ('classification', 'detection', 'segmentation')  # each is the TASK of quickstart_<name>.py
+TASKS = ('classification', 'detection', 'segmentation')  # each is the TASK of a module of that name
 
 
 def listed(word: str) -> str:
@@ -30,7 +30,7 @@ def load_task(name: str) -> Task:
     """Return a demo by its name."""
     if name not in TASKS:
         stop(f'there is no demo {name!r}: the demos are {listed("and")}')
-    return importlib.import_module(f'quickstart_{name}').TASK
+    return importlib.import_module(f'.{name}', __package__).TASK
 
 
 def draw_training(task: Task, work_dir: str, seeds: int) -> None:

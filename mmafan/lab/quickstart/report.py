@@ -82,7 +82,7 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
     Args:
         task: The demo.
         work_dir: Folder of the demo; the pictures are there already.
-        results: For each arm one result per seed, as ``quickstart_runs.train_run`` returns them.
+        results: For each arm one result per seed, as :func:`~mmafan.lab.quickstart.runs.train_run` returns them.
         cost: What :func:`mmafan.analysis.measure_step_cost` found, as plain numbers.
         epochs: Length of a run of the baseline.
         pictures: Sections about the task's own pictures.
