@@ -4,8 +4,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from mmafan.models.series import find_series
-from mmafan.models.tap_paths import check_model
+from mmafan.models.tap_paths import check_model, find_series
 
 
 class ConvNeXtLike(nn.Module):
