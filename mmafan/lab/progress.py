@@ -17,7 +17,7 @@ class Progress:
     def __init__(self, total: float, stream: Optional[TextIO] = None) -> None:
         self.stream = sys.stdout if stream is None else stream
         self.total, self.done, self.worked = total, 0.0, 0.0
-        self.begin = time.monotonic()
+        self.begin: Optional[float] = None
         self.shown = -1
 
     def skip(self, amount: float) -> None:
@@ -27,10 +27,13 @@ class Progress:
     def advance(self, amount: float, text: str) -> None:
         """Count work just done, and show it."""
         self.done += amount
-        self.worked += amount
-        left = (time.monotonic() - self.begin) / self.worked * max(self.total - self.done, 0)
-        share = min(self.done / self.total, 1.0)
-        clock = f'{int(left) // 60}:{int(left) % 60:02d} left'
+        share, now = min(self.done / self.total, 1.0), time.monotonic()
+        if self.begin is None:  # the first piece has waited for imports and tells nothing of the pace
+            self.begin, clock = now, '-:-- left'
+        else:
+            self.worked += amount
+            left = (now - self.begin) / self.worked * max(self.total - self.done, 0)
+            clock = f'{int(left) // 60}:{int(left) % 60:02d} left'
         if self.stream.isatty():
             bar = '#' * int(share * 24)
             self.stream.write(f'\r[{bar:<24}] {share:4.0%}  {clock}  {text:<48}')
