@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Set
 import torch
 from torch import Tensor
 
-from ..models.suffix import select_losses
+from ..models.losses import select_losses
 from ..tap_config import TapConfig
 
 Gradients = Dict[str, Tensor]

@@ -19,7 +19,7 @@ from typing import Mapping, Optional, Sequence
 
 from torch import nn
 
-from ..models.series import find_series
+from ..models.tap_paths import find_series
 from .probe import Candidate
 
 MOST_STAGES = 5

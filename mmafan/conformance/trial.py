@@ -14,6 +14,7 @@ from mmengine.model import BaseAveragedModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..analysis.exactness import agrees, device_of, exact_arithmetic
 from ..analysis.proof import prove
 from ..analysis.reference import floats_in
 from ..cli.configs import PREFIX, build_model, family_of, read_config, stock_model, type_name
@@ -28,6 +29,7 @@ OUTCOMES = ('passed', 'explained', 'failed')
 KINDS = (ImportError, NotImplementedError)
 MESSAGES = re.compile(r'implementation for device cpu|not implemented for .?CPU|not compiled with GPU|no NVIDIA|CUDA|'
                       r'pip install|is not installed|not implemented on|only support', re.I)
+FAULTS = re.compile(r'CUDA error|device-side|out of memory', re.I)  # after which everything fails alike
 LARGE = 50e6  # parameters; the memory of a further copy with gradients is saved
 INPUTS = dict(taps=dict(inputs=dict(module='inputs', step_size=1.0)))
 
@@ -51,6 +53,8 @@ class Row:
         error: Largest relative error of a gradient.
         prediction: ``'equal'``, or why there is none.
         seconds: Time it took.
+        device: Where it was tried.
+        spread: Largest relative difference of two runs of the stock step there; 0 on a CPU.
     """
     codebase: str
     family: str
@@ -66,6 +70,8 @@ class Row:
     error: float = 0.0
     prediction: str = ''
     seconds: float = 0.0
+    device: str = 'cpu'
+    spread: float = 0.0
 
     def to_dict(self) -> Dict[str, Any]:
         """Return plain values."""
@@ -76,17 +82,18 @@ class Explained(Exception):
     """The stock model fails, and its A-FAN version alike."""
 
 
-def try_config(codebase: str, family: str, config: str) -> Row:
+def try_config(codebase: str, family: str, config: str, device: str = 'cpu') -> Row:
     """Try a config; no error of it gets out.
 
     Args:
         codebase: Package of the stock model.
         family: Folder of its configs.
         config: Name of the config, such as ``mmdet::ssd/ssd300_coco.py``.
+        device: Where, such as ``'cuda'``.
     """
-    row, begin = Row(codebase, family, config), time.perf_counter()
+    row, begin = Row(codebase, family, config, device=device), time.perf_counter()
     try:
-        with short_resnets():
+        with short_resnets(), exact_arithmetic(device):
             _try(row)
         row.outcome = 'passed'
     except Explained as error:
@@ -107,8 +114,7 @@ def _try(row: Row) -> None:
     cfg = read_config(row.config)
     row.model = type_name(cfg.model.type)
     cfg, batch, stock = _stock_arm(row, cfg)
-    found = _look(cfg, stock, batch)
-    model = _afan_arm(row, cfg, found)
+    model = _afan_arm(row, cfg, _look(cfg, stock, batch))
     stir(model)
     stock.load_state_dict(model.state_dict())
     steps = dict(two_phase=2, single_graph=1)
@@ -116,9 +122,10 @@ def _try(row: Row) -> None:
         del steps['single_graph']
     proof = prove(model, batch, stock, steps=steps)
     row.before, row.after, row.between, row.error = proof.before, proof.after, proof.between, float(proof.error)
+    row.spread = max(proof.spread.values(), default=0.0)
     if not proof.holds:
         raise ValueError(f'{len(proof.wrong)} disagree, the first: {proof.wrong[0]}')
-    row.prediction = _predict(model, stock, batch)
+    row.prediction = _predict(model, stock, batch, proof.spread.allows('loss'))
 
 
 def _stock_arm(row: Row, given: Any) -> Tuple[Any, Any, Any]:
@@ -138,12 +145,12 @@ def _stock_arm(row: Row, given: Any) -> Tuple[Any, Any, Any]:
             batch = make_batch(cfg, BATCH_SIZE, size)
             row.image_size = _side(batch)
             torch.manual_seed(0)
-            stock = build_model(cfg, stock_model(cfg)[0]).train()
+            stock = build_model(cfg, stock_model(cfg)[0]).to(row.device).train()
             stock.init_weights()  # where some switch the gradients of parts off
             training_step(stock, [batch])(0)
             return cfg, batch, stock
         except Exception as error:
-            _explain(cfg, error, batch)
+            _explain(cfg, error, batch, row.device)
             last = describe(error)
     raise RuntimeError(f'the stock model does not train a step on random images ({last})')
 
@@ -155,14 +162,14 @@ def _side(batch: Any) -> int:
     return int(inputs.shape[-1])
 
 
-def _explain(cfg: Any, error: Exception, batch: Any) -> None:
+def _explain(cfg: Any, error: Exception, batch: Any, device: str) -> None:
     """Raise where an error of the stock model is one of this machine, and the A-FAN model has the same one."""
-    if not (isinstance(error, KINDS) or MESSAGES.search(str(error))):
+    if FAULTS.search(str(error)) or not (isinstance(error, KINDS) or MESSAGES.search(str(error))):
         return
     fields = stock_model(cfg)[0]
     fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=INPUTS)
     try:
-        training_step(build_model(cfg, fields).train(), [batch])(0)
+        training_step(build_model(cfg, fields).to(device).train(), [batch])(0)
     except Exception as own:
         if describe(own) == describe(error):
             raise Explained(f'the stock model fails alike: {describe(error)}') from None
@@ -184,7 +191,7 @@ def _afan_arm(row: Row, cfg: Any, found: Search) -> Any:
     row.taps = {name: tap['module'] for name, tap in recipe.taps.items()}
     fields = stock_model(cfg)[0]
     fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=recipe.fields)
-    model = build_model(cfg, fields)
+    model = build_model(cfg, fields).to(row.device)
     model.init_weights()
     return model
 
@@ -194,19 +201,20 @@ def stir(model: nn.Module) -> None:
 
     Momentum networks are moved away from what they follow, and have made a step, so that another one shows.
     """
-    generator = torch.Generator().manual_seed(0)
+    device = device_of(model)
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=max(parameter[0].numel(), 1)**-0.5, generator=generator)
             else:  # some norms begin with weights of 0
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, device=device))
         for module in model.modules():
             if isinstance(module, BaseAveragedModel):
                 module.steps.fill_(1)
 
 
-def _predict(model: Any, stock: Any, batch: Any) -> str:
+def _predict(model: Any, stock: Any, batch: Any, allowed: float) -> str:
     """Train the A-FAN model for a step, and predict with it and with the stock model of the same weights."""
     from mmengine.optim import OptimWrapper
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4))
@@ -225,7 +233,6 @@ def _predict(model: Any, stock: Any, batch: Any) -> str:
         return f'none: the stock model fails alike by {stocks}'
     if isinstance(own, str) or isinstance(stocks, str):
         raise RuntimeError(f'the prediction fails: {own if isinstance(own, str) else stocks}')
-    if len(stocks) != len(own) or not all(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-                                          for a, b in zip(stocks, own)):
+    if len(stocks) != len(own) or not all(agrees(a, b, allowed) for a, b in zip(own, stocks)):
         raise RuntimeError('the predictions differ from those of the stock model with the same weights')
     return f'equal ({len(own)} tensors)'

@@ -1,6 +1,7 @@
 """A sweep: processes, time limits, rows that stay, outcomes that are true."""
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -14,12 +15,12 @@ from mmafan.conformance.trial import Row, try_config
 pytest.importorskip('mmpretrain.models', reason='the families are those of mmpretrain')
 
 
-def try_made_up(codebase, family, config):
+def try_made_up(codebase, family, config, device):
     if family == 'slow':
         time.sleep(600)
     if family == 'dead':
         raise SystemExit(3)
-    return Row(codebase, family, config, outcome='failed' if family == 'bad' else 'passed', seconds=1.0)
+    return Row(codebase, family, config, outcome='failed' if family == 'bad' else 'passed', seconds=1.0, device=device)
 
 
 @pytest.fixture
@@ -43,6 +44,24 @@ def test_every_family_has_a_row_and_the_file_resumes(made_up, tmp_path):
     said.clear()
     run_sweep('mmpretrain', ['a', 'bad'], path, again=['failed'], say=said.append)
     assert len(said) == 1 and {row['family'] for row in read_rows(path)} == {'a', 'b', 'c', 'bad'} | {'dead', 'slow'}
+
+
+@pytest.mark.slow
+def test_spawned_processes_try_one_family_after_another(tmp_path):
+    """As they have to on a GPU; a family that fails costs its process."""
+    path = str(tmp_path / 'rows.json')
+    rows = run_sweep('mmpretrain', ['lenet', 'no_such_family', 'resnet'], path, spawn=True, say=lambda _: None)
+    assert rows == read_rows(path) and all(row['device'] == 'cpu' for row in rows)
+    rows = {row['family']: (row['outcome'], row['reason'][:40]) for row in rows}
+    assert rows['lenet'] == rows['resnet'] == ('passed', '')
+    assert rows['no_such_family'] == ('failed', 'ValueError: --family must be a folder of')
+
+
+def test_a_process_that_cannot_import_ends_the_sweep(monkeypatch):
+    monkeypatch.setattr(sweep, '_import', lambda codebase: None if os.getpid() == parent else os._exit(7))
+    parent = os.getpid()
+    with pytest.raises(RuntimeError, match='a process that imports mmpretrain ended with status 7'):
+        run_sweep('mmpretrain', ['resnet'], say=lambda _: None)
 
 
 def test_summary_and_table():

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import os.path as osp
+import signal
 import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch: processes share the cores
-sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import import_mmafan, stop  # noqa: E402
+from mmafan.lab.errors import stop  # noqa: E402
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -28,6 +27,7 @@ def parse_args(argv=None) -> argparse.Namespace:
                         help='outcomes whose rows are made anew')
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time (default: 1)')
     parser.add_argument('--seconds', type=float, default=600.0, help='time for a family (default: 600)')
+    parser.add_argument('--device', default='cpu', help='where they are tried, such as cuda (default: cpu)')
     parser.add_argument('--table', nargs='+', metavar='FILE', help='only print the table of these rows')
     parser.add_argument('--into', metavar='DOCUMENT', help='with --table: write it below the mark of this document')
     return parser.parse_args(argv)
@@ -36,7 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     """Try the families; status 1 where one has failed."""
     args = parse_args(argv)
-    import_mmafan()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its processes end with it
     from mmafan.conformance import run_sweep
     from mmafan.conformance.sweep import read_rows
     from mmafan.conformance.table import render_table, summarize, write_table
@@ -48,7 +48,7 @@ def main(argv=None) -> None:
         stop('--codebase is missing: name mmpretrain, mmdet or mmseg')
     try:
         rows = run_sweep(args.codebase, args.family, args.json, args.jobs, args.seconds, args.again,
-                         say=lambda line: print(line, flush=True))
+                         say=lambda line: print(line, flush=True), device=args.device)
     except (ValueError, FileNotFoundError) as error:
         stop(str(error))
     print(summarize(rows))
