@@ -81,7 +81,7 @@ CASES = {
     'SlowOnly': Case('mmaction::recognition/slowonly/slowonly_r50_8xb16-4x16x1-256e_kinetics400-rgb.py',
                      partial(batches.videos, 1, 3, 4, 64, 64), ('backbone.layer1', 'backbone.layer4')),
     'SlowFast': Case('mmaction::recognition/slowfast/slowfast_r50_8xb8-4x16x1-256e_kinetics400-rgb.py',
-                     partial(batches.videos, 1, 3, 32, 64, 64), ('backbone.slow_path.layer1', 'backbone.fast_path')),
+                     partial(batches.videos, 1, 3, 32, 64, 64), ('backbone.slow_path.layer1', 'backbone.fast_path.layer1')),
     'ST-GCN': Case('mmaction::skeleton/stgcn/stgcn_8xb16-joint-u100-80e_ntu60-xsub-keypoint-3d.py',
                    batches.skeletons, ('backbone.gcn.0', 'backbone.gcn.5')),
     'PointPillars': Case('mmdet3d::pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-3class.py',
