@@ -22,7 +22,7 @@ from .joining import Joins, Meetings, alike
 from .recording import Recording
 from .rng import RandomState
 from .state import PassKind, Patches, Unjoinable, current_pass, passes_of, running_pass
-from .tap import autocast_enabled
+from .tap import autocasts
 from .tree import map_tensors
 from .waiting_pass import Key, WaitingPass
 
@@ -181,7 +181,7 @@ class Lockstep:
                       rows: Sequence[int]) -> bool:
         """Whether a module gives for all rows at once what it gives for those of each pass; leaves no trace."""
         kinds = [PassKind.CHECK, *[PassKind.ATTACK for _ in calls[1:]]]  # which store nothing
-        half = autocast_enabled()
+        half = bool(autocasts())
         own = [m for m in module.modules() if m.training and not isinstance(m, _BatchNorm)]
         streams = RandomState()
         try:

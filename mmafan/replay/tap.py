@@ -54,12 +54,13 @@ class Record(NamedTuple):
 Records = List[Record]
 
 
-def autocast_enabled() -> bool:
-    """Whether autocast is on, for the GPU or the CPU."""
+def autocasts() -> List[Tuple[str, torch.dtype]]:
+    """List the devices under autocast, each with its type."""
     try:
-        return torch.is_autocast_enabled('cuda') or torch.is_autocast_enabled('cpu')
+        return [(d, torch.get_autocast_dtype(d)) for d in ('cpu', 'cuda') if torch.is_autocast_enabled(d)]
     except TypeError:  # torch < 2.4
-        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        found = [('cpu', torch.get_autocast_cpu_dtype())] if torch.is_autocast_cpu_enabled() else []
+        return found + ([('cuda', torch.get_autocast_gpu_dtype())] if torch.is_autocast_enabled() else [])
 
 
 class TapCapture:
@@ -94,7 +95,7 @@ class TapCapture:
 
     def reach(self, prefix: Records) -> None:
         """Note what had finished when the tap was reached for the first time."""
-        self.prefix, self.autocast = prefix, autocast_enabled()
+        self.prefix, self.autocast = prefix, bool(autocasts())
 
     def take(self, output: Any) -> Any:
         """Keep an output and return the copy that the suffix consumes.

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import os.path as osp
 import signal
 import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch: processes share the cores
-sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from _common import import_mmafan, stop  # noqa: E402
+from mmafan.lab.errors import stop  # noqa: E402
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -39,7 +37,6 @@ def main(argv=None) -> None:
     """Try the families; status 1 where one has failed."""
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its processes end with it
-    import_mmafan()
     from mmafan.conformance import run_sweep
     from mmafan.conformance.sweep import read_rows
     from mmafan.conformance.table import render_table, summarize, write_table
