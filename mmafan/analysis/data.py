@@ -188,6 +188,8 @@ def _mapped(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.
         labels[0] = 255
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels).long()[None])
+        if 'GenerateEdge' in str(cfg.get('train_pipeline')):
+            sample.gt_edge_map = PixelData(data=(torch.rand(1, *size) < 0.1).to(torch.uint8))
         samples.append(sample)
     images = random.randint(256, size=(batch_size, 3, *size), dtype=np.uint8)
     return dict(inputs=list(torch.from_numpy(images)), data_samples=samples)

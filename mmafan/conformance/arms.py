@@ -5,6 +5,7 @@ import contextlib
 import copy
 import re
 from typing import Any, List, Tuple
+from urllib.error import URLError
 
 import torch
 from mmengine.model import BaseAveragedModel
@@ -21,9 +22,9 @@ from .row import Row, describe
 from .shrink import IMAGE_SIZES, narrow_resnet, shrink_model
 
 # What a stock model may fail of here that is no fault of the batch: these errors explain a family.
-KINDS = (ImportError, NotImplementedError)
+KINDS = (ImportError, NotImplementedError, URLError)
 MESSAGES = re.compile(r'implementation for device cpu|not implemented for .?CPU|not compiled with GPU|no NVIDIA|CUDA|'
-                      r'pip install|is not installed|not implemented on|only support', re.I)
+                      r'pip install|is not installed|not implemented on|batch_norm eps must be positive', re.I)
 FAULTS = re.compile(r'CUDA error|device-side|out of memory', re.I)  # after which everything fails alike
 INPUTS = dict(taps=dict(inputs=dict(module='inputs', step_size=1.0)))
 
@@ -52,8 +53,9 @@ def stock_arm(row: Row, given: Any) -> Tuple[Any, Any, Any, Search]:
             batch = make_batch(cfg, BATCH_SIZE, size)
             row.image_size = _side(batch)
             torch.manual_seed(0)
-            stock = build_model(cfg, stock_model(cfg)[0]).to(row.device).train()
-            stock.init_weights()  # where some switch the gradients of parts off
+            stock = build_model(cfg, stock_model(cfg)[0]).to(row.device)
+            stock.train()  # which of some models returns nothing
+            initialize(stock)
             return cfg, batch, stock, _look(cfg, copy.deepcopy(stock), batch)
         except Exception as error:
             _explain(cfg, error, batch, row.device)
@@ -69,13 +71,19 @@ def _side(batch: Any) -> int:
 
 
 def _explain(cfg: Any, error: Exception, batch: Any, device: str) -> None:
-    """Raise where an error of the stock model is one of this machine, and the A-FAN model has the same one."""
-    if FAULTS.search(str(error)) or not (isinstance(error, KINDS) or MESSAGES.search(str(error))):
+    """Raise where an error of the stock model is one of this machine, and the A-FAN model has the same one.
+
+    So it is where no config of a family trains: those are for models without a head.
+    """
+    known = isinstance(error, KINDS) or MESSAGES.search(str(error)) or not cfg.get('train_dataloader')
+    if FAULTS.search(str(error)) or not known:
         return
     fields = stock_model(cfg)[0]
     fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=INPUTS)
     try:
-        training_step(build_model(cfg, fields).to(device).train(), [batch])(0)
+        model = build_model(cfg, fields).to(device)
+        model.train()
+        training_step(model, [batch])(0)
     except Exception as own:
         if describe(own) == describe(error):
             raise Explained(f'the stock model fails alike: {describe(error)}') from None
@@ -99,8 +107,16 @@ def afan_arm(row: Row, cfg: Any, found: Search) -> Any:
     fields = stock_model(cfg)[0]
     fields.update(type=f'mmafan.{PREFIX}{type_name(fields["type"])}', afan=recipe.fields)
     model = build_model(cfg, fields).to(row.device)
-    model.init_weights()
+    initialize(model)
     return model
+
+
+def initialize(model: Any) -> None:
+    """Initialize a model, where some switch the gradients of parts off; some can only do so from weights."""
+    try:
+        model.init_weights()
+    except AttributeError:
+        stir(model)
 
 
 def take_weights(stock: nn.Module, model: nn.Module) -> None:

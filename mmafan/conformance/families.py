@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import re
 from importlib.util import find_spec
-from typing import Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 from ..cli.configs import FAMILIES
 from ..validation import suggest
@@ -36,6 +36,19 @@ def family_names(codebase: str) -> List[str]:
     """List the families of a codebase."""
     folder = configs_of(codebase)
     return sorted(name for name in os.listdir(folder) if osp.isdir(osp.join(folder, name)) and name != '_base_')
+
+
+def read_family_config(config: str) -> Any:
+    """Read a config by the name that :func:`training_configs` gives it.
+
+    Names with a sign such as ``+``, which mmengine does not take for one, and configs without a scope are read, too.
+    """
+    from mmengine.config import Config
+    codebase, _, path = config.partition('::')
+    cfg = Config.fromfile(osp.join(configs_of(codebase), path), lazy_import=None)
+    if cfg.get('default_scope') is None:
+        cfg.default_scope = codebase
+    return cfg
 
 
 def size_of(name: str) -> int:

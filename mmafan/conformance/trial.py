@@ -1,18 +1,21 @@
 """Try one config: its stock model, its A-FAN version, the proof, and a prediction after a step."""
 from __future__ import annotations
 
+import os
+import os.path as osp
 import time
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, List
+from typing import Any, Iterator, List
 
 import torch
 
 from ..analysis.exactness import agrees, exact_arithmetic
 from ..analysis.proof import prove
 from ..analysis.reference import floats_in
-from ..cli.configs import read_config, type_name
+from ..cli.configs import type_name
 from .arms import Explained, StockFails, afan_arm, stir, stock_arm, take_weights
-from .families import training_configs
+from .families import configs_of, read_family_config, training_configs
 from .row import Row, describe
 from .shrink import short_resnets
 
@@ -52,7 +55,7 @@ def try_config(codebase: str, family: str, config: str, device: str = 'cpu') -> 
     """
     row, begin = Row(codebase, family, config, device=device), time.perf_counter()
     try:
-        with short_resnets(), exact_arithmetic(device):
+        with short_resnets(), exact_arithmetic(device), _at_home(codebase):
             _try(row)
         row.outcome = 'passed'
     except Explained as error:
@@ -63,8 +66,19 @@ def try_config(codebase: str, family: str, config: str, device: str = 'cpu') -> 
     return row
 
 
+@contextmanager
+def _at_home(codebase: str) -> Iterator[None]:
+    """Be in the folder from which configs name files of their codebase."""
+    before = os.getcwd()
+    os.chdir(osp.dirname(configs_of(codebase)))
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def _try(row: Row) -> None:
-    cfg = read_config(row.config)
+    cfg = read_family_config(row.config)
     row.model = type_name(cfg.model.type)
     cfg, batch, stock, found = stock_arm(row, cfg)
     model = afan_arm(row, cfg, found)
@@ -85,10 +99,12 @@ def _predict(model: Any, stock: Any, batch: Any, allowed: float) -> str:
     """Train the A-FAN model for a step, and predict with it and with the stock model of the same weights."""
     from mmengine.optim import OptimWrapper
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4))
-    model.train().train_step(batch, wrapper)
+    model.train()
+    model.train_step(batch, wrapper)
     take_weights(stock, model)
     results: List[Any] = []
-    for arm in (stock.eval(), model.eval()):
+    for arm in (stock, model):
+        arm.eval()
         torch.manual_seed(0)
         try:
             with torch.no_grad():
