@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmafan'
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
 CODEBASES = {'mmpretrain', 'mmdet', 'mmseg'}
-LABORATORY = ('mmafan.analysis', 'mmafan.visualization', 'mmafan.conformance')
+LABORATORY = ('mmafan.analysis', 'mmafan.visualization', 'mmafan.conformance', 'mmafan.lab')
 ABOVE = (*LABORATORY, 'mmafan.cli', 'mmafan.__main__')  # what the core never imports
 
 
