@@ -70,8 +70,8 @@ def receipts():
     samples = []
     for number in range(2):
         corners = torch.tensor(BOXES[number:])
-        found = InstanceData(bboxes=corners, labels=torch.arange(len(corners)), texts=['total', '12.50', 'tax'][number:],
-                             edge_labels=torch.eye(len(corners)).long())
+        found = InstanceData(bboxes=corners, labels=torch.arange(len(corners)),
+                             texts=['total', '12.50', 'tax'][number:], edge_labels=torch.eye(len(corners)).long())
         samples.append(KIEDataSample(gt_instances=found, metainfo=dict(
             img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE), scale_factor=(1.0, 1.0))))
     return dict(inputs=images(), data_samples=samples)
