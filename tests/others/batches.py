@@ -81,7 +81,7 @@ def skeletons():
     """Skeletons (persons, frames, joints, coordinates) for recognizers of mmaction."""
     from mmaction.structures import ActionDataSample
     samples = [ActionDataSample().set_gt_label(number) for number in range(2)]
-    return dict(inputs=[torch.randn(1, 2, 8, 17, 3) for _ in range(2)], data_samples=samples)
+    return dict(inputs=[torch.randn(1, 2, 8, 25, 3) for _ in range(2)], data_samples=samples)
 
 
 def point_clouds(classes=3):
