@@ -1,7 +1,6 @@
 """What must hold before a weight changes; every failure is one sentence with field, value and remedy."""
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Sequence, Set, Tuple
 
@@ -17,6 +16,7 @@ from ..replay.tree import tensors_of
 from .dependence import decide_losses, named_parameters, own_losses
 from .exchange import check_exchange
 from .losses import Losses, is_loss, keep_losses
+from .shared_memory import check_copies, check_rerun, is_same
 from .suffix import loss_tensors, select_losses
 from .tap_paths import may_return, may_run
 
@@ -60,6 +60,9 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
         recording.facts = facts  # this step's own passes need them
         return None
     names = [name for name, works in zip(recording.captures, agreed[1:]) if works]
+    for name in names:
+        if recording.captures[name].changed and taps[name].module != INPUTS:
+            check_copies(model, recording, batch, run, losses, name)
     idle: Dict[str, FrozenSet[int]] = {name: frozenset() for name in taps}
     proven = set(names)
     for name in names:
@@ -200,9 +203,9 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[
         with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
             passed = run(batch)
     again = float(model.parse_losses(passed)[0].detach())
-    half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
-    same = abs(again - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
-    if recording.replays and math.isfinite(clean) and not same:
+    if not is_same(again, clean, features):
+        check_rerun(model, recording, batch, run, name)
+    if recording.replays and not is_same(again, clean, features):
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
     _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},

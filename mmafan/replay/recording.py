@@ -67,8 +67,8 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        changed = self.facts.changed_state
-        self.state = {} if changed == () else read_state(self.model, changed, momentum=True)
+        places = self.facts.changed_state
+        self.state = {} if places == () else read_state(self.model, places, momentum=True)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
@@ -93,7 +93,8 @@ class Recording:
         for handle in self._handles:
             handle.remove()
         self._patches.undo()
-        self._num_hidden = 0
+        for capture in self.captures.values():
+            capture.finish()
         self._frames = [(None, [])]
         self.streams = self._start, RandomState()
         changed = self.facts.changed_in_place
@@ -216,12 +217,12 @@ class Recording:
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
-    def replay(self, name: str, features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
+    def replay(self, name: Optional[str], features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
                ) -> Replay:
         """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
         return Replay(self, name, features, state, chosen)
 
-    def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
+    def calls_to_replay(self, name: Optional[str]) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
         idle = (self.facts.idle_calls or {}).get(name, ())
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)

@@ -1,6 +1,7 @@
 """What is kept of a step's recording while its samples wait for the next step."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Optional
 
 from torch import Tensor
@@ -32,3 +33,4 @@ def keep_rows(recording: Recording, name: str, chosen: Optional[Chosen]) -> None
                       record._replace(output=select_samples(record.output, chosen), watched=[]) for record in
                       capture.prefix]
     recording.state = {}  # the pass runs beside another one, which must not find it
+    recording.facts = replace(recording.facts, until={})  # nor parameters without a gradient
