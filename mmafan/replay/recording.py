@@ -95,8 +95,7 @@ class Recording:
         self._patches.undo()
         for capture in self.captures.values():
             capture.finish()
-        self._frames = [(None, [])]
-        self.streams = self._start, RandomState()
+        self._frames, self.streams = [(None, [])], (self._start, RandomState())
         changed = self.facts.changed_in_place
         if kind is None and changed is not None and self._changed() - changed:
             print_log(f'the output of {sorted(self._changed() - changed)} is changed in place in this step but was not '
