@@ -18,9 +18,8 @@ VERDICT = re.compile(r'- .* to .*: (beats all|above all, not beyond chance|does 
 
 @pytest.fixture
 def study(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / 'tools'))
     monkeypatch.setenv('LOCAL_RANK', '0')
-    return importlib.import_module('_study')
+    return importlib.import_module('mmafan.lab.study.recipe')
 
 
 def read_rows(name):
@@ -66,7 +65,7 @@ def test_tables_of_several_data_sets_are_read(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_the_table_is_that_of_the_rows(repo, study, name):
-    summary = importlib.import_module('_summary')
+    summary = importlib.import_module('mmafan.lab.study.statistics')
     studies = study.load_study(str(repo / 'configs' / 'studies' / f'{name}.py'))
     rows, tables = read_rows(name), read_tables(name)
     assert list(rows) == list(tables) == [found.data_set for found in studies]
@@ -89,7 +88,7 @@ def test_the_table_is_that_of_the_rows(repo, study, name):
 
 @pytest.mark.parametrize('name', sorted(set(STUDIES) - EARLIER))
 def test_the_rows_are_of_the_configs_of_today(repo, study, name):
-    runs = importlib.import_module('_runs')
+    runs = importlib.import_module('mmafan.lab.study.runs')
     by_set = read_rows(name)
     for found in study.load_study(str(repo / 'configs' / 'studies' / f'{name}.py')):
         rows = by_set[found.data_set]

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmafan'
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
 CODEBASES = {'mmpretrain', 'mmdet', 'mmseg'}
-LABORATORY = ('mmafan.analysis', 'mmafan.visualization', 'mmafan.conformance')
+LABORATORY = ('mmafan.analysis', 'mmafan.visualization', 'mmafan.conformance', 'mmafan.lab')
 ABOVE = (*LABORATORY, 'mmafan.cli', 'mmafan.__main__')  # what the core never imports
 
 
@@ -87,4 +87,4 @@ def test_types_are_ignored_in_few_places():
 
 
 def test_files_are_small():
-    assert not [str(path) for path in FILES if len(path.read_text().splitlines()) > 255]
+    assert not [str(path) for path in FILES if len(path.read_text().splitlines()) > 250]

@@ -54,7 +54,7 @@ run_distributed() {
         cores=$(nproc 2>/dev/null || echo 1)
         export OMP_NUM_THREADS=$((cores / gpus > 0 ? cores / gpus : 1))
     fi
-    exec "$python" "$TOOLS/_launch.py" --nnodes="$nnodes" --node_rank="$node_rank" \
+    exec "$python" -m mmafan.lab.launch --nnodes="$nnodes" --node_rank="$node_rank" \
         --master_addr="${address:-127.0.0.1}" --master_port="$port" --nproc_per_node="$gpus" \
         "$TOOLS/$script" "$@" --launcher pytorch
 }

@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from ..replay import INPUTS
 from ..replay.batch import is_feature
 from ..replay.tree import map_tensors, tensors_of
-from ..validation import suggest
+from ..validation import check_choice, suggest
 
 NORMS = ('l2', 'linf')
 
 
-# ---------------------------------------------------------------------- layers
 class Layers(NamedTuple):
     """Names of modules, in the order in which they ran.
 
@@ -127,7 +126,6 @@ class LayerOutputs:
         return kept
 
 
-# ---------------------------------------------------------------------- margins
 def logit_margins(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute ``f_y - max over j != y of f_j``, shape ``(N,)``.
 
@@ -167,8 +165,7 @@ def margin_distances(margins: Tensor, gradients: Sequence[Tensor], norm: str = '
         >>> margin_distances(torch.tensor([10.]), [torch.tensor([[3., -4.]])]).tolist()
         [2.0]
     """
-    if norm not in NORMS:
-        raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+    check_choice('norm', norm, NORMS)
     flat = torch.cat([g.flatten(1) for g in gradients], dim=1).double()
     return margins.double() / torch.linalg.vector_norm(flat, ord=2 if norm == 'l2' else 1, dim=1)
 
@@ -231,8 +228,7 @@ def measure_margins(model: Any, batches: Sequence[Any], layers: Optional[Sequenc
             found = gradients(features) if features else ()
             used = [(f, g) for f, g in zip(features, found) if g is not None]
             if not used or any(len(f) != len(logits) for f, _ in used):
-                raise ValueError(f'layers must return one row for each sample, and lead to the logits, but {name!r} '
-                                 f'does not')
+                raise ValueError(f'layers must return one row a sample and lead to the logits, but {name!r} does not')
             distances.setdefault(name, []).append(margin_distances(margin.detach(), [g for _, g in used], norm).cpu())
             spreads.setdefault(name, FeatureSpread()).add([f for f, _ in used])
         margins.append(margin.detach().cpu())

@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 import copy
-import random
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -16,12 +15,11 @@ from ..layers import PassAwareNorm
 from ..models.model import AFANModelMixin
 from ..models.runtime import AFANRuntime
 from ..tap_config import TapConfig
+from .exactness import (TOLERANCE, Spread, agrees, device_of, difference, exact_arithmetic, largest, measure_spread,
+                        set_seed, stream_states)
 from .reference import Gradients, Reference, reference_step
 
 STEPS = dict(two_phase=2, single_graph=2)  # later steps record less than the first
-# Of the largest entry of a parameter's gradient, or of a 10000th of the largest one anywhere: together 1e-7 of that,
-# the precision of float32.
-TOLERANCE, NOISE = 1e-3, 1e-4
 
 
 @dataclass
@@ -35,12 +33,14 @@ class Proof:
         between: Number of the others: used on both sides, or in losses of which some depend on the tap. All three are
             summed over the taps.
         error: Largest difference of a gradient, as a fraction of its largest entry.
+        spread: How far two runs of the stock step lie apart, where they are on a GPU; ten times as far is allowed.
         wrong: One sentence for each thing that disagrees.
     """
     before: int = 0
     after: int = 0
     between: int = 0
     error: float = 0.0
+    spread: Spread = field(default_factory=Spread)
     wrong: List[str] = field(default_factory=list)
 
     @property
@@ -85,12 +85,12 @@ def prove(model: Any, data: Any, stock: Optional[Any] = None, *, step_size: floa
     - for every parameter before a tap the gradient of the stock model, for every one after it twice that gradient, and
       so on with every tap; where a parameter is on both sides, or in losses that do not depend on the tap, what
       :mod:`mmafan.analysis.reference` reads off the stock model's graph;
-    - the losses of the stock model, to the last digit;
+    - the losses of the stock model, to the last digit; on a GPU as far as the stock model repeats them itself;
     - its buffers, parameters and random streams after a step, in a further one also where norms train
       (``batch_norm='batch'``).
 
     Args:
-        model: The A-FAN model; not changed.
+        model: The A-FAN model, on the device on which to prove it; not changed.
         data: A batch, as a data loader gives it; not changed.
         stock: The stock model with the same weights; None: a copy of ``model`` without A-FAN.
         step_size: In standard deviations of each sample's feature.
@@ -109,9 +109,11 @@ def prove(model: Any, data: Any, stock: Optional[Any] = None, *, step_size: floa
         raise ValueError('afan.taps must have a tap with a weight above 0, got none: there is nothing to prove')
     stock = stock_copy(model) if stock is None else stock
     proof, arms = Proof(), [_arm(model, taps, schedule, number) for schedule, number in steps.items()]
-    _compare(proof, stock, arms, data, taps, seed, frozen=True)
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
-        _compare(proof, stock, [_arm(model, taps, 'auto', 1, ', norms that train')], data, taps, seed, frozen=False)
+    with exact_arithmetic(device_of(model)):
+        _compare(proof, stock, arms, data, taps, seed, frozen=True)
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            arms = [_arm(model, taps, 'auto', 1, ', norms that train')]
+            _compare(proof, stock, arms, data, taps, seed, frozen=False)
     return proof
 
 
@@ -142,27 +144,42 @@ def _compare(proof: Proof, stock: Any, arms: Sequence[_Arm], data: Any, taps: Ma
              frozen: bool) -> None:
     """Run steps of the stock model and of all arms, and compare what they give and leave."""
     stock = _prepared(copy.deepcopy(stock), frozen)
+    twin = copy.deepcopy(stock) if device_of(stock).type != 'cpu' else None
     for arm in arms:
         _prepared(arm.model, frozen)
     for step in range(max(arm.num_steps for arm in arms)):
-        _seed(seed + step)
+        set_seed(seed + step)
         expected = reference_step(stock, copy.deepcopy(data), taps if frozen else {})
-        streams = _streams()
+        streams = stream_states()
+        if twin is not None and step == 0:
+            set_seed(seed)
+            again = reference_step(twin, copy.deepcopy(data), taps if frozen else {})
+            _note_spread(proof, measure_spread((expected, stock), (again, twin)), frozen)
+            twin = None
         if frozen and step == 0:
             _count(proof, expected)
         for arm in arms:
             if step >= arm.num_steps:
                 continue
-            _seed(seed + step)
+            set_seed(seed + step)
             log = arm.model.train_step(copy.deepcopy(data), arm.keeper)
             where = f'{arm.where}, step {step + 1}'
-            if streams != _streams():
+            if streams != stream_states():
                 proof.wrong.append(f'{where}: the random streams are not where the stock model leaves them')
             _compare_losses(proof, where, expected.losses, log)
             _compare_state(proof, where, stock, arm.model)
             if frozen:
                 _compare_gradients(proof, where, expected, arm.keeper.gradients)
             arm.keeper.gradients = {}
+
+
+def _note_spread(proof: Proof, found: Spread, frozen: bool) -> None:
+    for kind, value in found.items():
+        if kind == 'gradient' and not frozen:  # where they are not compared: those of biases before a norm are noise
+            continue
+        proof.spread.add(kind, value)
+        if not value <= TOLERANCE:
+            proof.wrong.append(f'two runs of the stock model differ by {value:.1e} in a {kind}, which proves nothing')
 
 
 def _prepared(model: Any, frozen: bool) -> Any:
@@ -173,26 +190,13 @@ def _prepared(model: Any, frozen: bool) -> Any:
     return model
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _streams() -> List[Any]:
-    """Return the states of all random streams, as values that can be compared."""
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
-    numpy: Any = np.random.get_state()
-    return [random.getstate(), numpy[1].tolist(), numpy[2:], *(state.tolist() for state in states)]
-
-
 def _count(proof: Proof, expected: Reference) -> None:
     for adversarial in expected.adversarial.values():
         for name, clean in expected.clean.items():
             own = adversarial.get(name)
             if own is None or not own.any():
                 proof.before += bool(clean.any())
-            elif _error(own, clean, 0.0) < TOLERANCE:
+            elif difference(own, clean) < TOLERANCE:
                 proof.after += 1
             else:
                 proof.between += 1
@@ -205,12 +209,12 @@ def _compare_losses(proof: Proof, where: str, stock: Dict[str, Tensor], afan: Di
         if name == 'loss' and 'clean_loss' not in own:
             continue
         found = own.get('clean_loss' if name == 'loss' else name)
-        if found is None or not _equal(torch.as_tensor(found), value):
+        if found is None or not agrees(torch.as_tensor(found), value, proof.spread.allows('loss')):
             proof.wrong.append(f'{where}: the clean {name} is {found}, of the stock model {value}')
 
 
 def _compare_gradients(proof: Proof, where: str, expected: Reference, found: Gradients) -> None:
-    scale = max((float(g.abs().max()) for g in expected.clean.values() if g.numel()), default=0.0)
+    scale, allowed = largest(expected.clean), max(TOLERANCE, proof.spread.allows('gradient'))
     if not np.isfinite(scale) or scale == 0:
         proof.wrong.append(f'{where}: the largest gradient of the stock model is {scale}, which proves nothing')
         return
@@ -219,19 +223,13 @@ def _compare_gradients(proof: Proof, where: str, expected: Reference, found: Gra
         own = found.get(name)
         right = sum(terms[1:], terms[0]) if terms else torch.zeros_like(found[name])
         own = torch.zeros_like(right) if own is None else own
-        error = _error(own, right, scale)
+        error = difference(own, right, scale)
         proof.error = max(proof.error, error)
-        if not error < TOLERANCE:
+        if not error < allowed:
             factors = [f'{float((g * terms[0]).sum() / terms[0].square().sum()):.3f}' if terms else 'not 0'
                        for g in (own, right)]
             proof.wrong.append(f'{where}: the gradient of {name} is {factors[0]} times that of the stock model, '
                                f'right is {factors[1]} (error {error:.1e})')
-
-
-def _error(found: Tensor, right: Tensor, scale: float) -> float:
-    if not right.numel():
-        return 0.0
-    return float((found - right).abs().max()) / max(float(right.abs().max()) + NOISE * scale, 1e-38)
 
 
 def _compare_state(proof: Proof, where: str, stock: nn.Module, afan: nn.Module) -> None:
@@ -239,12 +237,5 @@ def _compare_state(proof: Proof, where: str, stock: nn.Module, afan: nn.Module) 
                               ('parameter', stock.named_parameters(), afan.named_parameters())):
         own: Dict[str, Tensor] = dict(right)
         for name, value in left:
-            if name not in own or not _equal(own[name], value):
+            if name not in own or not agrees(own[name], value, proof.spread.allows(kind)):
                 proof.wrong.append(f'{where}: the {kind} {name} is not what the step of the stock model leaves')
-
-
-def _equal(left: Tensor, right: Tensor) -> bool:
-    pair: Tuple[Tensor, Tensor] = (left.detach(), right.detach())
-    if torch.equal(*pair):
-        return True
-    return right.is_floating_point() and left.shape == right.shape and torch.equal(*map(torch.nan_to_num, pair))

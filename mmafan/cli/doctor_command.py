@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from typing import List
 
+from ..analysis.exactness import usable_device
 from .configs import read_config
 from .dry_run import check_config, dry_run, prove_config
 from .environment import Finding, check_environment, check_operators
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', nargs='?', help='config with A-FAN to try one step of (default: none)')
     parser.add_argument('--prove', action='store_true', help='prove gradients, losses and state of its steps against '
                         'those of the stock model')
+    parser.add_argument('--device', default='cpu', help='with --prove: where, such as cuda (default: %(default)s)')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         findings += told
         if all(finding.level != 'problem' for finding in told):
             findings += dry_run(cfg)
-            findings += prove_config(cfg) if args.prove else []
+            findings += prove_config(cfg, usable_device(args.device)) if args.prove else []
     print(report(findings))
     if any(finding.level == 'problem' for finding in findings):
         raise SystemExit(1)

@@ -98,13 +98,13 @@ def dry_run(cfg: Any) -> List[Finding]:
     return found
 
 
-def prove_config(cfg: Any) -> List[Finding]:
+def prove_config(cfg: Any, device: str = 'cpu') -> List[Finding]:
     """Compare steps of the config's model on random images with its stock model's; name the first difference."""
     batch = random_data(cfg)
     fields, afan = stock_model(cfg)
     try:
-        model = build_model(cfg, {**fields, 'type': cfg.model.type, 'afan': afan})
-        stock = build_model(cfg, fields)
+        model = build_model(cfg, {**fields, 'type': cfg.model.type, 'afan': afan}).to(device)
+        stock = build_model(cfg, fields).to(device)
         stock.load_state_dict(model.state_dict())
         proof = prove(model, batch, stock)
     except (ValueError, TypeError) as error:
@@ -113,6 +113,7 @@ def prove_config(cfg: Any) -> List[Finding]:
         more = f' ({len(proof.wrong) - 1} more)' if len(proof.wrong) > 1 else ''
         return [Finding('problem', f'A-FAN is wrong on this model: {proof.wrong[0]}{more}',
                         'please report it, with the config')]
-    return [Finding('ok', f'proven: gradients of {proof.before} parameters 1.0 times, of {proof.after} 2.0 times, of '
-                    f'{proof.between} otherwise those of the stock model as they have to be (error {proof.error:.0e}), '
-                    f'its losses to the last digit, its buffers and random streams')]
+    digits = f'within {proof.spread.allows("loss"):.0e}' if any(proof.spread.values()) else 'to the last digit'
+    return [Finding('ok', f'proven on {device}: gradients of {proof.before} parameters 1.0 times, of {proof.after} 2.0 '
+                    f'times, of {proof.between} otherwise those of the stock model as they have to be (error '
+                    f'{proof.error:.0e}), its losses {digits}, its buffers and random streams')]

@@ -4,10 +4,9 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from typing import Dict, List, NoReturn, Optional
+from typing import Dict, List, NoReturn, Optional, Tuple
 
 from ..version import __version__
-from .tools import TOOLS, run_tool
 
 # Subcommand: module with add_arguments(parser) and run(args), and its line in the help.
 COMMANDS: Dict[str, str] = {
@@ -15,6 +14,14 @@ COMMANDS: Dict[str, str] = {
     'init': 'write the A-FAN config of a stock config, every line explained',
     'doctor': 'say what is installed and what does not fit; with a config, try one step',
     'export': 'write the stock config and checkpoint of a trained model, which need no mmafan',
+}
+# Subcommand: module of mmafan.lab whose main(argv) is also that of a file in tools/, and its line in the help.
+TOOLS: Dict[str, Tuple[str, str]] = {
+    'train': ('train', 'train a config'),
+    'test': ('test', 'test a checkpoint'),
+    'study': ('study.command', 'train arms x seeds and compare them'),
+    'cost': ('analyses.step_cost', 'measure what A-FAN adds to a step'),
+    'compare': ('analyses.compare', 'train with and without A-FAN from the same seeds'),
 }
 
 
@@ -42,10 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> None:
     """Run a subcommand; a wrong config or path ends in one sentence."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in TOOLS:
+        sys.argv = [f'mmafan {argv[0]}', *argv[1:]]  # which their help names
+        import_module(f'..lab.{TOOLS[argv[0]][0]}', __package__).main(argv[1:])
+        return
     try:
-        if argv and argv[0] in TOOLS:
-            run_tool(argv[0], argv[1:])
-            return
         args = make_parser().parse_args(argv)
         import_module(f'.{args.command}_command', __package__).run(args)
     except (ValueError, FileNotFoundError) as error:

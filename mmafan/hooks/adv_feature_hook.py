@@ -8,14 +8,13 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..models.model import AFANModelMixin, unwrap
-from ..models.notices import notices
+from ..models.notices import notices, schedule_notices
 from ..models.schedules import refuse_compile
 from ..naming import SCOPE, afan_name
 from ..registry import HOOKS
 from ..validation import check_integer, fail
 from .fit_tracker import FitTracker
 from .log_line import prepare_log, summarize_losses
-from .notices import schedule_notices
 from .recipe_state import RECIPE, check_recipe, recipe_of
 from .training_state import check_auxiliary, load_training_state, training_state
 

@@ -59,7 +59,9 @@ class PassAwareNorm(MadeNorm, Stock):
         if mode.frozen and self.running_mean is not None:
             return _with(self, 'training', False, stock, input)
         auxiliary: Any = self._modules.get(AUXILIARY) if mode.auxiliary else None
-        norm, run = (self, stock) if auxiliary is None else (auxiliary, _stock_forward(auxiliary))
+        norm, run = self, stock
+        if auxiliary is not None:
+            norm, run = auxiliary, functools.partial(_as_stock, auxiliary, auxiliary.forward)
         if mode.stores and (auxiliary is not None or not mode.auxiliary):
             return run(input)
         if not mode.alike and getattr(run, '__func__', None) in _TORCH_FORWARDS:
@@ -86,12 +88,6 @@ def _sync(norm: PassAwareNorm) -> None:
         for name, value in [*target._parameters.items(), *target._buffers.items()]:
             if value is not None:
                 value.data.copy_(own[name].data)
-
-
-def _stock_forward(auxiliary: Any) -> Any:
-    """Return the forward of an auxiliary norm, as it is or as :func:`_as_stock` runs it."""
-    run = auxiliary.forward
-    return run if run.__func__ in _TORCH_FORWARDS else functools.partial(_as_stock, auxiliary, run)
 
 
 def _as_stock(norm: nn.Module, run: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:

@@ -1,18 +1,102 @@
-"""From a recorded feature and its gradient to the perturbed features of every pass."""
+"""The attack at one tap on one batch: the suffix that it evaluates, and the perturbed features of every pass."""
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from ..functional import (ascend, draw_random_start, draw_strengths, finite_samples, mix_strength, normalize_feature,
-                          per_sample, project_l2, project_linf, reinject_statistics, sample_std)
-from ..replay.batch import Chosen, upload
+                          per_sample, project_l2, project_linf, reinject_statistics, sample_std, strongest_gradients)
+from ..replay import INPUTS, Batch, Chosen, PassKind, PassState, Recording, Replay, running_pass
+from ..replay.batch import upload
 from ..replay.rng import generator_beside
 from ..tap_config import PassConfig, TapConfig
+from .losses import Losses, depending_losses, depends, keep_losses, select_losses
 
+RunLoss = Callable[[Batch], Losses]
 GradientFunction = Callable[[List[Tensor]], List[Optional[Tensor]]]
+HALF_SCALE = 1024.0
+
+
+class Suffix:
+    """What an attack and its adversarial passes evaluate.
+
+    Args:
+        model: The A-FAN model.
+        recording: The clean pass of the batch.
+        batch: The whole batch.
+        run: Gives the stock losses of a batch.
+        name: Name of the tap.
+        tap: The tap.
+        chosen: The samples that take part; None: all.
+    """
+
+    def __init__(self, model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str, tap: TapConfig,
+                 chosen: Optional[Chosen] = None) -> None:
+        self.model, self.recording, self.run, self.name, self.tap = model, recording, run, name, tap
+        self.batch, self.chosen = batch.select(chosen, model.afan.per_sample), chosen
+        self.capture = recording.captures[name]
+        self.features = [self._rows(f) for f in self.capture.features]
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        return tensor if self.chosen is None else self.chosen.rows(tensor)
+
+    def select(self, losses: Losses) -> Losses:
+        """Keep the losses of the tap that depend on it."""
+        others = self.recording.facts.other_losses.get(self.name, ())
+        return select_losses(keep_losses(losses, lambda key: key not in others), self.tap.losses)
+
+    def losses(self, features: Sequence[Tensor]) -> Losses:
+        """Run an adversarial pass; losses that come before the tap, or that it does not keep, are left out."""
+        return depending_losses(self.select(self.run_pass(features)))
+
+    def run_pass(self, features: Sequence[Tensor], kind: PassKind = PassKind.ADVERSARIAL) -> Losses:
+        """Run the suffix; all the model's losses."""
+        batch = self.batch
+        if self.tap.module == INPUTS:
+            batch = batch.with_inputs(self.capture.rebuild(features, self.chosen)[0])
+        state = PassState(kind, self.model.afan.config.batch_norm)
+        with Replay(self.recording, self.name, features, state, self.chosen):
+            return self.run(batch)
+
+    def gradients(self, features: Sequence[Tensor]) -> List[Optional[Tensor]]:
+        """Gradients the attack follows at other features: one more pass, which leaves no trace."""
+        with torch.enable_grad():
+            leaves = [f.detach().requires_grad_() for f in features]
+            return self._attack_gradients(self.run_pass([leaf.clone() for leaf in leaves], PassKind.ATTACK), leaves)
+
+    def clean_gradients(self, losses: Losses) -> List[Optional[Tensor]]:
+        """Gradients the attack follows at the clean features, from the clean losses while their graph lives."""
+        return [None if g is None else self._rows(g) for g in self._attack_gradients(losses, self.capture.live)]
+
+    def backward_gradients(self) -> List[Optional[Tensor]]:
+        """The gradients that the clean backward has left at the clean features."""
+        return [None if g is None else self._rows(g) for g in self.capture.gradients]
+
+    def _attack_gradients(self, losses: Losses, tensors: Sequence[Tensor]) -> List[Optional[Tensor]]:
+
+        def gradients(chosen: Losses) -> List[Optional[Tensor]]:
+            if not depends(chosen):
+                return [None for _ in tensors]
+            total = self._scaled(self.model.parse_losses(chosen)[0])
+            with running_pass(PassKind.CHECK):  # what checkpointing recomputes stores nothing
+                return list(torch.autograd.grad(total, tensors, retain_graph=True, allow_unused=True))
+
+        groups = [gradients(select_losses(losses, names)) for names in self.tap.attack_losses or ()]
+        if len(groups) == 1:
+            return groups[0]
+        total = gradients(self.select(losses))
+        return strongest_gradients(groups, total, self.tap.norm) if groups else total
+
+    def _scaled(self, total: Tensor) -> Tensor:
+        """Keep gradients in float16 from vanishing; the directions of an attack do not depend on the factor."""
+        if not any(f.dtype == torch.float16 for f in self.features):
+            return total
+        scaler = self.model.afan.controls.loss_scaler
+        if scaler is None:
+            return total * HALF_SCALE
+        return total * scaler.scale(torch.ones_like(total, requires_grad=False)).clamp_min(HALF_SCALE)
 
 
 def _wide(tensor: Tensor) -> Tensor:

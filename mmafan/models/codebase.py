@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from ..replay import Batch
-from ..replay.calls import WatchedCall
+from ..replay import Batch, WatchedCall
 
 
 class Codebase:

@@ -8,8 +8,7 @@ import torch
 
 from ..replay import Facts, Recording
 from ..replay.graph import leaves_before, leaves_until, node_of, nodes_behind
-from .losses import Losses, is_loss
-from .suffix import depends, loss_tensors
+from .losses import Losses, depends, is_loss, loss_tensors
 
 
 def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) -> Facts:

@@ -5,8 +5,7 @@ from typing import Any, List, Sequence
 
 from torch import nn
 
-from ..replay import Batch
-from ..replay.calls import WatchedCall
+from ..replay import Batch, WatchedCall
 from .codebase import Codebase
 
 # What a two-stage detector does outside of modules: name of its part, and of the part's method.

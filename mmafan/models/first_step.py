@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, Set, Tuple
 
 import torch
 from mmengine.dist import all_reduce
@@ -10,14 +10,14 @@ from mmengine.utils import is_list_of
 
 from ..config import TapConfig
 from ..functional import feature_moments
-from ..replay import INPUTS, Batch, Facts, PassKind, PassState, Recording, TapCapture, running_pass
+from ..replay import INPUTS, Batch, Facts, PassKind, Recording, TapCapture, running_pass
 from ..replay.graph import behind, leaves_among, nodes_behind
 from ..replay.tree import tensors_of
+from .attack import RunLoss, Suffix
 from .dependence import decide_losses, named_parameters, own_losses
-from .exchange import check_exchange
-from .losses import Losses, is_loss, keep_losses
-from .shared_memory import check_copies, check_rerun, is_same
-from .suffix import loss_tensors, select_losses
+from .exchange import check_exchange, run_again, same_loss
+from .losses import Losses, is_loss, keep_losses, loss_tensors, select_losses
+from .shared_memory import check_copies, check_rerun
 from .tap_paths import may_return, may_run
 
 PATIENCE = 20
@@ -35,8 +35,7 @@ def check_losses(model: Any, losses: Any) -> None:
                                  f'{value!r}')
 
 
-def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
-               losses: Dict[str, Any]) -> Optional[Facts]:
+def check_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses) -> Optional[Facts]:
     """Check, after a clean forward and before its weights change, every tap that has not been seen to work.
 
     Returns:
@@ -55,7 +54,7 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: Callable[[Ba
     lacking = proves_little and runtime.num_waits < PATIENCE
     found = [not lacking and _works(model, taps[name], name, capture) for name, capture in recording.captures.items()]
     facts = decide_losses(recording, recording.learned(), losses)
-    agreed = _all_agree([not lacking, *found])
+    agreed = all_agree([not lacking, *found])
     if not agreed[0]:
         recording.facts = facts  # this step's own passes need them
         return None
@@ -145,7 +144,7 @@ def _check_tap(model: Any, recording: Recording, name: str, tap: TapConfig, loss
     return own if complete else None
 
 
-def _all_agree(flags: Sequence[bool]) -> List[bool]:
+def all_agree(flags: Sequence[bool]) -> List[bool]:
     """Whether each flag is true in every process: a check runs layers that may wait for the other processes."""
     numbers = torch.tensor([int(flag) for flag in flags])
     all_reduce(numbers, op='min')
@@ -188,24 +187,20 @@ def _check_reach(model: Any, tap: TapConfig, live: Sequence[torch.Tensor], chose
                          f'{[name for name in chosen if is_loss(name)]} comes to the {tap.at} of {tap.module!r}')
 
 
-def _check_replay(model: Any, recording: Recording, batch: Batch, run: Callable[[Batch], Dict[str, Any]],
-                  losses: Dict[str, Any], name: str) -> Tuple[FrozenSet[str], bool]:
+def _check_replay(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses, name: str,
+                  ) -> Tuple[FrozenSet[str], bool]:
     """An unperturbed adversarial pass must give the clean loss, and come to a parameter after the tap.
 
     Returns:
         The parameters before the tap that it comes to all the same; and whether it comes to others, without which the
         tap is not proven.
     """
-    features = recording.captures[name].features
-    clean = float(model.parse_losses(losses)[0].detach())
-    copies = [f.clone() for f in features]
-    with recording.replay(name, copies, PassState(PassKind.CHECK, 'batch')):
-        with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):  # a graph that holds no feature
-            passed = run(batch)
-    again = float(model.parse_losses(passed)[0].detach())
-    if not is_same(again, clean, features):
+    suffix = Suffix(model, recording, batch, run, name, model.afan.config.taps[name])
+    passed = run_again(suffix)
+    clean, again = (float(model.parse_losses(found)[0].detach()) for found in (losses, passed))
+    if not same_loss(again, clean, suffix.features, 1e-4):
         check_rerun(model, recording, batch, run, name)
-    if recording.replays and not is_same(again, clean, features):
+    if recording.replays and not same_loss(again, clean, suffix.features, 1e-4):
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')
     _check_leaks(model, name, {*nodes_behind(loss_tensors(losses)), *nodes_behind(recording.captures[name].live)},
@@ -242,7 +237,3 @@ def _check_leaks(model: Any, name: str, clean: Set[Any], passed: Set[Any], befor
     raise ValueError(f'afan.taps.{name}.module must name a module past which nothing of the clean pass comes with its '
                      f'gradient, but {model.afan.config.taps[name].module!r} lies after a tensor that is handed on '
                      f'{way}: return it from a module, or detach it')
-
-
-def _forget(_: Any) -> Any:
-    """Keep nothing."""

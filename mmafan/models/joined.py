@@ -7,20 +7,20 @@ waited.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
-import torch
-from mmengine.dist import all_reduce, is_distributed
+from mmengine.dist import is_distributed
 from torch import nn
 
 from ..config import AFANConfig
 from ..replay import Batch, PassKind, Recording
-from ..replay.lockstep import Lockstep, Meetings
-from ..replay.waiting import keep_rows
-from .attack import Attack
-from .losses import Losses, is_loss, weight_losses
+from ..replay.joining import Meetings
+from ..replay.lockstep import Lockstep
+from .attack import Attack, RunLoss, Suffix
+from .first_step import all_agree
+from .losses import Losses, depends, is_loss, select_losses, weight_losses
 from .step import Part, Step
-from .suffix import RunLoss, Suffix, depends, select_losses
 
 
 class WaitingSamples:
@@ -67,7 +67,7 @@ class JoinedStep(Step):
         self.afan.meters.stepped = True
         if self.afan.facts is not None:
             if not known:
-                check_losses(self.afan.config, self.afan.facts.other_losses, losses)
+                check_kept_losses(self.afan.config, self.afan.facts.other_losses, losses)
                 for capture in recording.captures.values():  # of the check
                     capture.gradients[:] = [None for _ in capture.gradients]
             waiting.attacks = self._attacks(recording)
@@ -85,7 +85,9 @@ class JoinedStep(Step):
             attack.run(gradients, suffix.gradients)
             self._measure(suffix, attack)
             suffix.run, suffix.features = self.run, []
-            keep_rows(suffix.recording, suffix.name, suffix.chosen)
+            suffix.capture.keep_rows(suffix.chosen)
+            suffix.recording.state = {}  # its passes run beside another one, which must not find it,
+            suffix.recording.facts = replace(suffix.recording.facts, until={})  # nor parameters without gradient
             passes += [functools.partial(self._adversarial_losses, suffix, wanted, perturbed)
                        for wanted, perturbed in attack.passes()]
         return passes
@@ -103,7 +105,7 @@ class JoinedStep(Step):
         return losses
 
 
-def check_losses(config: AFANConfig, others: Mapping[str, Iterable[str]], losses: Losses) -> None:
+def check_kept_losses(config: AFANConfig, others: Mapping[str, Iterable[str]], losses: Losses) -> None:
     """Check that the joined backward gives the gradient that each attack follows.
 
     Args:
@@ -130,7 +132,4 @@ def _norms_wait(model: nn.Module) -> bool:
 
 
 def _agreed(flag: bool) -> bool:
-    """Whether all processes say so."""
-    value = torch.tensor(int(flag))
-    all_reduce(value, op='min')
-    return bool(value)
+    return all_agree([flag])[0]

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Optional, Tuple
+from fnmatch import fnmatchcase
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -96,6 +97,54 @@ def keep_losses(losses: Losses, keeps: Callable[[str], bool]) -> Losses:
         elif isinstance(key, Term):
             made[Term(key, key.own, key.part, counts=False, kept=False)] = map_tensors(Tensor.detach, value)
     return made
+
+
+def select_losses(losses: Losses, names: Optional[Sequence[str]], where: Optional[str] = None) -> Losses:
+    """Keep the loss terms with the given names (and all diagnostics); None keeps everything.
+
+    Args:
+        losses: Of the model.
+        names: Names, or patterns such as ``'*loss_cls'`` (see :mod:`fnmatch`).
+        where: Name of the field, to check the names. They are not checked in every step: some detectors leave a loss
+            out where a batch has nothing to compute it from.
+
+    Raises:
+        ValueError: If ``where`` is given and a name matches none, with the names that are there.
+
+    Example:
+        >>> sorted(select_losses({'loss_cls': 1, 'd0.loss_cls': 2, 'd0.loss_iou': 3}, ('*loss_cls',)))
+        ['d0.loss_cls', 'loss_cls']
+    """
+    if names is None:
+        return losses
+    present = [k for k in losses if is_loss(k)]
+    chosen = set()
+    for name in names:
+        found = [k for k in present if fnmatchcase(k, name)]
+        if not found and where is not None:
+            raise ValueError(f'{where} names {name!r}, but the losses of the model are {present}')
+        chosen.update(found)
+    return keep_losses(losses, chosen.__contains__)
+
+
+def loss_tensors(losses: Losses) -> List[Tensor]:
+    """List the tensors of all loss terms."""
+    return [t for k, v in losses.items() if is_loss(k) for t in tensors_of(v)]
+
+
+def depends(losses: Losses) -> bool:
+    """Whether any loss term has a gradient."""
+    return any(tensor.requires_grad for tensor in loss_tensors(losses))
+
+
+def depending_losses(losses: Losses) -> Losses:
+    """Leave out the loss terms without a gradient: those that were computed before the tap, and replayed."""
+    return keep_losses(losses, lambda key: depends({key: losses[key]}))
+
+
+def detach_losses(losses: Losses) -> Losses:
+    """Detach every entry, for logging."""
+    return {k: map_tensors(Tensor.detach, v) for k, v in losses.items()}
 
 
 def parse_parts(parse: Callable[[Losses], Tuple[Any, Dict[str, Any]]], losses: Losses) -> Tuple[Any, Dict[str, Any]]:

@@ -10,13 +10,14 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.utils import checkpoint as torch_checkpoint
 
 from ..config import AFANConfig, LearnStrengthsConfig, TapConfig
 from ..replay import INPUTS, Batch, Facts, PassKind, current_pass
 from ..replay.batch import REST, Path
-from ..replay.batch_changes import Contents
-from ..replay.checkpointing import checkpointing_of_passes
-from ..replay.forward_state import RegionState
+from ..replay.checkpointing import WAYS, Regions
+from ..replay.state import replaced
+from ..replay.tree import Contents
 from .codebase import Codebase
 from .joined import WaitingSamples
 from .losses import named
@@ -235,18 +236,14 @@ class AFANRuntime:
 
     @contextmanager
     def entered(self, model: nn.Module) -> Iterator[None]:
-        """Mark the passes run inside as A-FAN's own.
-
-        Args:
-            model: The model, whose state checkpointed regions find as it was when they are recomputed.
-        """
+        """Mark the passes run inside as A-FAN's own; regions recomputed later find the model as it is now."""
         if self.inside:
             yield
             return
         self.inside = True
         places = None if self.facts is None else self.facts.changed_state
         try:
-            with checkpointing_of_passes(RegionState(model, places, protects=bool(self.taps))):
+            with replaced(torch_checkpoint, dict.fromkeys(WAYS, Regions(model, places, bool(self.taps)))):
                 yield
         finally:
             self.inside = False

@@ -6,7 +6,6 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
@@ -16,12 +15,10 @@ from ..layers.afan_norm import AUXILIARY
 from ..replay import Batch, running_pass
 from ..replay.state import Patches
 from .joined import JoinedStep
-from .losses import Losses, weight_losses
+from .losses import Losses, depends, detach_losses, weight_losses
 from .step import Part, Step
-from .suffix import depends, detach_losses
 
 ZERO = 'afan_zero'
-STEPS = {'joined': JoinedStep}
 
 
 # ---------------------------------------------------------------------- two-phase
@@ -188,7 +185,8 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
     def run(batch: Batch) -> Losses:
         return afan.run(model, batch, stock_loss)
 
-    step = STEPS.get(afan.config.schedule, Step)(model, Batch(args, kwargs, stock_loss), run)
+    kind = JoinedStep if afan.config.schedule == 'joined' else Step
+    step = kind(model, Batch(args, kwargs, stock_loss), run)
     if not step.taps:
         return _with_auxiliary(model, _sat_out(afan, step.clean_pass()[1]))
     if is_distributed() and not afan.wrapped:
@@ -197,7 +195,8 @@ def single_graph_losses(model: Any, stock_loss: Callable[..., Losses], args: Any
                              "which owns the backward; use 'auto', or model_wrapper_cfg=dict("
                              "type='mmafan.AFANDistributedDataParallel')")
         if afan.config.schedule == 'auto':
-            _say_single_graph()
+            afan.say_once('A-FAN runs with the single-graph schedule, because the distributed wrapper of the model '
+                          'calls its forward and owns the backward: same gradients, more memory than two-phase')
     merged: Losses = {}
     for part in step.parts(keeps_graph=True):
         merged.update(part.losses())
@@ -233,12 +232,6 @@ def _with_auxiliary(model: Any, losses: Losses) -> Losses:
         if idle and key is not None:
             losses[key] = losses[key] + zero_of(idle)
     return losses
-
-
-@functools.lru_cache(maxsize=None)
-def _say_single_graph() -> None:
-    print_log('A-FAN runs with the single-graph schedule, because the distributed wrapper of the model calls its '
-              'forward and owns the backward: same gradients, more memory than two-phase', logger='current')
 
 
 # ---------------------------------------------------------------------- compilation

@@ -6,7 +6,7 @@ from typing import Any, List, Sequence
 from torch import nn
 
 from ..compat import leave_ignored_labels_unweighted
-from ..replay.calls import WatchedCall
+from ..replay import WatchedCall
 from .codebase import Codebase
 
 leave_ignored_labels_unweighted()

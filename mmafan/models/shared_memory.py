@@ -1,21 +1,15 @@
 """Whether a tap changes what the model computes: a copy goes to the suffix, and in a pass its module does not run."""
 from __future__ import annotations
 
-import math
 from typing import Any, Optional, Sequence
 
 import torch
 from torch import Tensor
 
-from ..replay import Batch, PassKind, PassState, Recording
+from ..replay import Batch, PassKind, PassState, Recording, Replay
+from .attack import RunLoss
+from .exchange import same_loss
 from .losses import Losses
-from .suffix import RunLoss
-
-
-def is_same(loss: float, clean: float, features: Sequence[Tensor]) -> bool:
-    """Whether a loss is the clean one up to rounding, as far as that has a value."""
-    half = any(f.dtype in (torch.float16, torch.bfloat16) for f in features)
-    return not math.isfinite(clean) or abs(loss - clean) <= (1e-2 if half else 1e-4) * max(abs(clean), 1e-2)
 
 
 def check_copies(model: Any, recording: Recording, batch: Batch, run: RunLoss, losses: Losses, name: str) -> None:
@@ -29,7 +23,7 @@ def check_copies(model: Any, recording: Recording, batch: Batch, run: RunLoss, l
     """
     clean = float(model.parse_losses(losses)[0].detach())
     stock = _stock_loss(model, recording, batch, run)
-    if stock is not None and not is_same(clean, stock, recording.captures[name].features):
+    if stock is not None and not same_loss(clean, stock, recording.captures[name].features, 1e-4):
         tap = model.afan.config.taps[name]
         raise ValueError(f'afan.taps.{name}.module must name a module whose {tap.at} no other tensor shares its memory '
                          f'with, but that of {tap.module!r} is also held elsewhere and changed in place: with a copy '
@@ -50,7 +44,7 @@ def check_rerun(model: Any, recording: Recording, batch: Batch, run: RunLoss, na
         again = _loss(model, recording, batch, run, name, [f.clone() for f in capture.features])
     finally:
         capture.prefix = prefix
-    if stock is not None and not is_same(again, stock, capture.features):
+    if stock is not None and not same_loss(again, stock, capture.features, 1e-4):
         raise ValueError(f'afan.taps.{name}.module must name a module that changes nothing but its output, but '
                          f'{model.afan.config.taps[name].module!r} changes what is read elsewhere, such as its input '
                          f'in place: without that the loss is {again:.6g}, with it {stock:.6g}')
@@ -64,5 +58,5 @@ def _stock_loss(model: Any, recording: Recording, batch: Batch, run: RunLoss) ->
 
 def _loss(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: Optional[str],
           features: Sequence[Tensor]) -> float:
-    with recording.replay(name, features, PassState(PassKind.CHECK, 'batch')), torch.no_grad():
+    with Replay(recording, name, features, PassState(PassKind.CHECK, 'batch')), torch.no_grad():
         return float(model.parse_losses(run(batch))[0])

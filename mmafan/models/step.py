@@ -12,13 +12,12 @@ from torch import Tensor
 from ..replay import INPUTS, Batch, Facts, PassKind, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import PassConfig
-from .attack import Attack
+from .attack import Attack, RunLoss, Suffix
 from .dependence import decide_losses
 from .first_step import check_losses, check_pass
-from .losses import Losses, is_loss, weight_losses
+from .losses import Losses, depends, is_loss, weight_losses
 from .notices import notices
 from .participation import choose_samples, participation_weight
-from .suffix import RunLoss, Suffix, depends
 
 
 class Part(NamedTuple):

@@ -11,10 +11,9 @@ import torch
 from ..replay import INPUTS, Batch, Facts, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import TapConfig
-from .attack import Attack
+from .attack import Attack, RunLoss, Suffix
 from .first_step import check_feature
 from .losses import Losses
-from .suffix import RunLoss, Suffix
 
 
 class TapAttack(NamedTuple):

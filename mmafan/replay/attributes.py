@@ -6,8 +6,6 @@ every attribute is again what the clean pass left.
 from __future__ import annotations
 
 import copy
-import operator
-from collections import deque
 from contextlib import contextmanager
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -15,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batch import Chosen, select_samples
-from .tree import snapshot
+from .tree import MUTABLE, holds_same, refill, snapshot
 
 AttributePlace = Tuple[str, str]  # module, name
 _ABSENT = object()
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_MUTABLE = (list, dict, set, deque)
 
 
 class Left(NamedTuple):
@@ -31,17 +28,11 @@ class Left(NamedTuple):
 
 
 def _note(value: Any) -> Any:
-    return copy.copy(value) if isinstance(value, _MUTABLE) else value
+    return copy.copy(value) if isinstance(value, MUTABLE) else value
 
 
 def _is_same(noted: Any, now: Any) -> bool:
-    if not isinstance(noted, _MUTABLE):
-        return noted is now
-    if type(noted) is not type(now) or len(noted) != len(now):
-        return False
-    if isinstance(noted, dict):
-        return noted.keys() == now.keys() and all(noted[key] is now[key] for key in noted)
-    return noted == now if isinstance(noted, set) else all(map(operator.is_, noted, now))
+    return type(noted) is type(now) and holds_same(now, noted) if isinstance(noted, MUTABLE) else noted is now
 
 
 class Attributes:
@@ -112,14 +103,13 @@ def _own(module: nn.Module) -> Dict[str, Any]:
 
 def _set(own: Dict[str, Any], name: str, value: Any) -> None:
     """Set or delete an attribute; a container stays the same object, which others may share."""
-    now: Any = own.get(name)
+    now = own.get(name)
     if value is _ABSENT:
         own.pop(name, None)
-    elif not isinstance(value, _MUTABLE) or type(now) is not type(value):
-        own[name] = value
+    elif isinstance(value, MUTABLE) and type(now) is type(value):
+        refill(now, value)
     else:
-        now.clear()
-        (now.extend if isinstance(value, (list, deque)) else now.update)(value)
+        own[name] = value
 
 
 def leave(left: Sequence[Left], chosen: Optional[Chosen]) -> None:

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+from types import MethodType
 from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -105,14 +107,19 @@ def select_elements(value: Any, chosen: Optional[Chosen]) -> Any:
     return map_tree(select, value)
 
 
-def _place_of_inputs(function: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Union[int, str]:
+def _place_of_inputs(function: Callable[..., Any], num_args: int, names: Sequence[str]) -> Union[int, str]:
     """Return where the inputs are in a call: the parameter ``inputs``, or else the first one that is given."""
-    places: Dict[str, Union[int, str]] = {name: name for name in kwargs if name != 'mode'}
+    places: Dict[str, Union[int, str]] = {name: name for name in names if name != 'mode'}
     parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    places.update({name: number for number, name in zip(range(len(args)), names)})
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    places.update({name: number for number, name in zip(range(num_args), positional)})
     order = ['inputs', *(p.name for p in parameters), *places]
     return next((places[name] for name in order if name in places), 0)
+
+
+@functools.lru_cache(maxsize=None)
+def _place_in_method(method: Callable[..., Any], num_args: int, names: Sequence[str]) -> Union[int, str]:
+    return _place_of_inputs(MethodType(method, object()), num_args, names)  # to read a signature takes its time
 
 
 class Batch:
@@ -128,7 +135,8 @@ class Batch:
                  function: Callable[..., Any] = lambda: None) -> None:
         self.args = tuple(args)
         self.kwargs = dict(kwargs)
-        self._key = _place_of_inputs(function, self.args, self.kwargs)
+        method, call = getattr(function, '__func__', None), (len(self.args), tuple(self.kwargs))
+        self._key = _place_of_inputs(function, *call) if method is None else _place_in_method(method, *call)
 
     @classmethod
     def of(cls, data: Any, function: Callable[..., Any] = lambda: None) -> 'Batch':
@@ -215,19 +223,6 @@ class Batch:
         for value in (*self.args, *self.kwargs.values()):
             map_tree(note, value)
         return frozenset(found)
-
-    def doubtful(self) -> List[str]:
-        """Name the arguments beside the inputs of which it is not known whether they are made of samples.
-
-        It is of lists of data elements, one for each sample.
-        """
-        def is_known(value: Any) -> bool:
-            return isinstance(value, (str, int, float, bool, type(None))) or (
-                isinstance(value, (list, tuple)) and len(value) == self.size
-                and all(isinstance(item, BaseDataElement) for item in value))
-
-        places: Dict[Any, Any] = {**dict(enumerate(self.args)), **self.kwargs}
-        return [str(name) for name, value in places.items() if name != self._key and not is_known(value)]
 
     def _places(self) -> Dict[int, Path]:
         """Return by ``id`` where each node is; items of a list share one place."""

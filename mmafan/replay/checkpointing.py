@@ -3,16 +3,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, nullcontext
-from typing import Any, Callable, Iterator, List
+from dataclasses import dataclass, field
+from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
 
+from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from .forward_state import RegionState
-from .state import PassKind, Patches, current_pass, running_pass
+from .forward_state import VALUES, Place, State, forward_state, read_state
+from .state import PassKind, current_pass, replaced, running_pass
 
-REENTRANT = 'CheckpointFunction'
-NON_REENTRANT = '_checkpoint_without_reentrant_generator'
-_REPLAYS: List[Callable[[], bool]] = []
+WAYS = ('CheckpointFunction', '_checkpoint_without_reentrant_generator')  # the first is reentrant
+_STOCK = getattr(torch_checkpoint, WAYS[1])
 _REGIONS = threading.local()
 
 
@@ -30,19 +31,9 @@ def _region() -> Iterator[None]:
         _REGIONS.depth -= 1
 
 
-@contextmanager
-def replaying(is_before_tap: Callable[[], bool]) -> Iterator[None]:
-    """Mark an adversarial pass; ``is_before_tap`` tells whether perturbed features are still to be given out."""
-    _REPLAYS.append(is_before_tap)
-    try:
-        yield
-    finally:
-        _REPLAYS.pop()
-
-
-@contextmanager
-def checkpointing_of_passes(regions: RegionState) -> Iterator[None]:
-    """Make ``torch.utils.checkpoint`` fit for A-FAN's passes; everything is put back at the end.
+@dataclass
+class Regions:
+    """In the place of both ways of ``torch.utils.checkpoint``, it makes them fit for A-FAN's passes.
 
     - Checkpointing that is reentrant, as that of ``with_cp`` in the codebases and of mmengine's
       ``activation_checkpointing``, becomes non-reentrant: through the other kind no gradient at a tap can be taken.
@@ -53,66 +44,62 @@ def checkpointing_of_passes(regions: RegionState) -> Iterator[None]:
     - A region in which the tap lies is not checkpointed in adversarial passes: recomputed, it would hold the clean
       feature. No region is, that begins before the last perturbed feature of the pass has been given out.
 
-    Args:
-        regions: Reads and restores that state; where it does not protect it, recomputing a clean pass changes it once
-            more, as in the stock model.
+    A step in which nothing is checkpointed comes to none of its methods.
+
+    Attributes:
+        model: The model.
+        places: Where a forward changes the model, None where that is not known: it is everywhere then.
+        protects: Otherwise recomputing a clean pass changes state once more, as it does in the stock model, and goes on
+            to the end of a region, and not only to the last tensor that the backward needs.
+        latest: What has been read last.
     """
-    patches = Patches()
-    patches.set(torch_checkpoint, REENTRANT, _NonReentrant(early_stop=regions.protects))
-    stock = getattr(torch_checkpoint, NON_REENTRANT)
-
-    def around(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
-        if any(is_before_tap() for is_before_tap in _REPLAYS):
-            return iter((None, ))  # nothing before the function, nothing after it
-        return stock(in_its_pass(function, regions), *args, **kwargs)
-
-    patches.set(torch_checkpoint, NON_REENTRANT, around)
-    try:
-        yield
-    finally:
-        patches.undo()
-
-
-class _NonReentrant:
-    """In place of ``torch.utils.checkpoint.CheckpointFunction``, which recomputes a region to its end.
-
-    Args:
-        early_stop: Recompute no further than to the last tensor that the backward needs.
-    """
-
-    def __init__(self, early_stop: bool) -> None:
-        self._early_stop = early_stop
+    model: nn.Module
+    places: Optional[Sequence[Place]]
+    protects: bool
+    latest: State = field(default_factory=dict)
 
     def apply(self, function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        with torch_checkpoint.set_checkpoint_early_stop(self._early_stop):
+        """Checkpoint a region that asks for the reentrant way."""
+        with torch_checkpoint.set_checkpoint_early_stop(self.protects):
             return torch_checkpoint.checkpoint(
                 function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
 
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Checkpoint a region in the other way."""
+        if current_pass().before_tap:
+            return iter((None, ))  # nothing before the function, nothing after it
+        return _STOCK(self.in_its_pass(function), *args, **kwargs)
 
-def in_its_pass(function: Callable[..., Any], regions: RegionState) -> Callable[..., Any]:
-    """Make a function that runs as the pass in which this one was called, whenever it runs.
+    def read(self) -> State:
+        """Copy what a region that begins now finds; regions share the copy of what does not change between them."""
+        places = None if self.places is None else [place for place in self.places if place[2] != VALUES]
+        self.latest = read_state(self.model, places, self.latest)
+        return self.latest
 
-    Args:
-        function: The function.
-        regions: As for :func:`checkpointing_of_passes`.
+    def restored(self, state: State) -> ContextManager[None]:
+        """Return a context in which the model is as it was, and after which it is as it is now."""
+        return forward_state(self.model, state)
 
-    Example:
-        >>> from torch import nn
-        >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
-        ...     function = in_its_pass(current_pass, RegionState(nn.ReLU(), None, protects=True))
-        >>> function().kind
-        <PassKind.ADVERSARIAL: 'adversarial'>
-    """
-    state, found = current_pass(), regions.read()
+    def in_its_pass(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a function that runs as the pass in which this one was called, whenever it runs.
 
-    def recompute(*args: Any, **kwargs: Any) -> Any:
-        kind = state.kind
-        if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
-            kind = PassKind.CHECK
-        protects = regions.protects or kind is not PassKind.CLEAN
-        inner = checkpointing_of_passes(regions)  # there may be regions inside
-        with (regions.restored(found) if protects else nullcontext(),
-              running_pass(kind, state.batch_norm, state.groups), inner, _region()):
-            return function(*args, **kwargs)
+        Example:
+            >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
+            ...     function = Regions(nn.ReLU(), None, protects=True).in_its_pass(current_pass)
+            >>> function().kind
+            <PassKind.ADVERSARIAL: 'adversarial'>
+        """
+        state, found = current_pass(), self.read()
 
-    return recompute
+        def recompute(*args: Any, **kwargs: Any) -> Any:
+            kind = state.kind
+            if current_pass().kind is PassKind.CHECK and kind is PassKind.CLEAN:
+                kind = PassKind.CHECK
+            protects = self.protects or kind is not PassKind.CLEAN
+            with (self.restored(found) if protects else nullcontext(),
+                  running_pass(kind, state.batch_norm, state.groups),
+                  replaced(torch_checkpoint, dict.fromkeys(WAYS, self)),  # there may be regions inside
+                  _region()):
+                return function(*args, **kwargs)
+
+        return recompute

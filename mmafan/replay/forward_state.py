@@ -4,8 +4,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from mmengine.model import BaseAveragedModel
@@ -144,29 +143,3 @@ def _exchange(tensor: Tensor, data: Tensor, version: int) -> None:
         set_version((tensor, ), (version, ))
     except TypeError:  # torch < 2.7
         set_version(tensor, version)
-
-
-@dataclass
-class RegionState:
-    """What checkpointed regions find in a model in a forward, so that they find the same when they are recomputed.
-
-    Attributes:
-        model: The model.
-        places: Where a forward changes the model, None where that is not known: it is everywhere then.
-        protects: Otherwise recomputing a clean pass changes state once more, as it does in the stock model.
-        latest: What has been read last.
-    """
-    model: nn.Module
-    places: Optional[Sequence[Place]]
-    protects: bool
-    latest: State = field(default_factory=dict)
-
-    def read(self) -> State:
-        """Copy what a region that begins now finds; regions share the copy of what does not change between them."""
-        places = None if self.places is None else [place for place in self.places if place[2] != VALUES]
-        self.latest = read_state(self.model, places, self.latest)
-        return self.latest
-
-    def restored(self, state: State) -> ContextManager[None]:
-        """Return a context in which the model is as it was, and after which it is as it is now."""
-        return forward_state(self.model, state)

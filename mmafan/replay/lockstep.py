@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
@@ -18,16 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .checkpointing import inside_region
 from .forward_state import forward_state, read_state
-from .joining import Joins, alike
-from .meetings import Meetings
+from .joining import Joins, Meetings, alike
+from .recording import Recording
 from .rng import RandomState
 from .state import PassKind, Patches, Unjoinable, current_pass, passes_of, running_pass
-from .tap import autocast_enabled
+from .tap import autocasts
 from .tree import map_tensors
 from .waiting_pass import Key, WaitingPass
-
-if TYPE_CHECKING:
-    from .recording import Recording
 
 
 class _WaitingPatches:
@@ -59,7 +56,7 @@ class Lockstep:
         agree: Asks all processes whether all can join, where their norms wait for each other.
     """
 
-    def __init__(self, model: nn.Module, recording: 'Recording', meetings: Meetings, batch_norm: str,
+    def __init__(self, model: nn.Module, recording: Recording, meetings: Meetings, batch_norm: str,
                  agree: Callable[[bool], bool] = bool) -> None:
         self._model, self._recording, self._meetings = model, recording, meetings
         self._batch_norm, self._agree = batch_norm, agree
@@ -184,7 +181,7 @@ class Lockstep:
                       rows: Sequence[int]) -> bool:
         """Whether a module gives for all rows at once what it gives for those of each pass; leaves no trace."""
         kinds = [PassKind.CHECK, *[PassKind.ATTACK for _ in calls[1:]]]  # which store nothing
-        half = autocast_enabled()
+        half = bool(autocasts())
         own = [m for m in module.modules() if m.training and not isinstance(m, _BatchNorm)]
         streams = RandomState()
         try:

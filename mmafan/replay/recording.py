@@ -1,35 +1,33 @@
-"""Record a clean pass at its taps, and replay what precedes them in an adversarial pass.
+"""Record a clean pass at its taps, and what precedes them.
 
-While a clean pass is recorded, every module that has finished when a tap is reached leaves its output behind. In an
-adversarial pass those modules return what they left (detached), a perturbed feature is at the tap, and only the suffix
-really runs, with the random draws of the clean pass. Nothing here knows a model's forward.
+While it is recorded, every module that has finished when a tap is reached leaves its output behind. In an adversarial
+pass those modules return what they left (detached), a perturbed feature is at the tap, and only the suffix really runs,
+with the random draws of the clean pass. Nothing here knows a model's forward.
 """
 from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from .attributes import Attributes, Left
-from .batch import INPUTS, Chosen
-from .calls import WatchedCall
-from .facts import Facts
+from .batch import INPUTS
+from .facts import Facts, WatchedCall
 from .forward_state import changed_places, read_state
 from .graph import node_of
-from .replay import Replay
 from .rng import RandomState
-from .state import PassState, Patches
+from .state import Patches
 from .tap import SIDES, Record, Records, TapCapture
 from .tree import map_tensors, snapshot, tensors_of
 
 
 class Recording:
-    """Record one clean pass; afterwards replay its prefixes in as many adversarial passes as wanted.
+    """Record one clean pass; afterwards :class:`Replay` runs as many adversarial passes as wanted.
 
     Args:
         model: The model whose forward is run inside.
@@ -37,12 +35,12 @@ class Recording:
             of ``SIDES``.
         size: Number of samples in the batch.
         facts: What is known of the model. :meth:`learned` adds what this pass shows.
-        replays: Record prefixes for replay; False makes :meth:`replay` run them again.
+        replays: Record prefixes for replay; False makes :class:`Replay` run them again.
 
     Attributes:
         facts: As given; without what has turned out to be no longer true.
         captures: By tap, what the pass has left there.
-        model, replays: As given.
+        model, taps, replays: As given.
         state: What a forward changes beside norms, as the pass has found it.
     """
 
@@ -51,10 +49,9 @@ class Recording:
         self.facts, self.size = facts, size
         self.captures: Dict[str, TapCapture] = {name: TapCapture() for name in taps}
         self.modules = {name: model.get_submodule(tap.module) for name, tap in taps.items() if tap.module != INPUTS}
-        self._tap_paths = {name: tap.module for name, tap in taps.items()}
-        self.sides = {name: tap.at for name, tap in taps.items()}
-        self._names: Dict[str, Dict[int, str]] = {side: {
-            id(module): name for name, module in self.modules.items() if taps[name].at == side} for side in SIDES}
+        self._names: Dict[str, Dict[int, str]] = {side: {} for side in SIDES}
+        for name, module in self.modules.items():
+            self._names[taps[name].at][id(module)] = name
         self._calls = [call for call in facts.calls if replays or call.paired]
         self._call_records: Dict[Any, Records] = {call.key: [] for call in self._calls}
         self._num_hidden = 0
@@ -62,7 +59,7 @@ class Recording:
         self._frames: List[Tuple[Any, Records]] = [(None, [])]
         self._waiting = set(self.modules)
         self._finished: Set[int] = set()
-        self.model = model
+        self.model, self.taps = model, taps
         self.make_patches: Callable[[], Patches] = Patches  # of the adversarial passes
 
     # ------------------------------------------------------------------ the clean pass
@@ -95,7 +92,8 @@ class Recording:
         self._patches.undo()
         for capture in self.captures.values():
             capture.finish()
-        self._frames, self.streams = [(None, [])], (self._start, RandomState())
+        self._num_hidden, self._frames = 0, [(None, [])]
+        self.streams = self._start, RandomState()
         changed = self.facts.changed_in_place
         if kind is None and changed is not None and self._changed() - changed:
             print_log(f'the output of {sorted(self._changed() - changed)} is changed in place in this step but was not '
@@ -131,9 +129,10 @@ class Recording:
             self._frames.append((owner, []))
 
     def _close_frame(self, owner: Any) -> None:
-        if any(opened is owner for opened, _ in self._frames):
-            while self._frames.pop()[0] is not owner:  # frames of calls that ended in an exception
-                pass
+        for number in range(len(self._frames) - 1, 0, -1):
+            if self._frames[number][0] is owner:
+                del self._frames[number:]  # its own, and those of calls that ended in an exception
+                return
 
     def _enter_tap(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._num_hidden:
@@ -153,7 +152,7 @@ class Recording:
             return None
         self._close_frame(module)
         if name is not None:
-            self.captures[name].left.append(self._left_by(self._tap_paths[name]))
+            self.captures[name].left.append(self._left_by(self.taps[name].module))
             output = self._reach_tap(name, output)
         if self.replays and self._waiting:
             self._append(self._record(module, output), output)
@@ -216,11 +215,6 @@ class Recording:
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
-    def replay(self, name: Optional[str], features: Sequence[Tensor], state: PassState, chosen: Optional[Chosen] = None,
-               ) -> Replay:
-        """Return the context of an adversarial pass of tap ``name``; arguments as of :class:`Replay`."""
-        return Replay(self, name, features, state, chosen)
-
     def calls_to_replay(self, name: Optional[str]) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
         idle = (self.facts.idle_calls or {}).get(name, ())

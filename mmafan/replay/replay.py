@@ -2,22 +2,19 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from .attributes import leave
 from .batch import Chosen, select_elements, select_samples
-from .calls import WatchedCall
-from .checkpointing import replaying
+from .facts import WatchedCall
 from .forward_state import forward_state
+from .recording import Recording
 from .state import PassKind, PassState, running_pass
 from .tap import Record, Records, TapCapture
 from .tree import map_tensors, snapshot
-
-if TYPE_CHECKING:
-    from .recording import Recording
 
 
 class Replay:
@@ -34,7 +31,7 @@ class Replay:
         RuntimeError: If the pass does not reach the tap as often as the clean one.
     """
 
-    def __init__(self, recording: 'Recording', name: Optional[str], features: Sequence[Tensor], state: PassState,
+    def __init__(self, recording: Recording, name: Optional[str], features: Sequence[Tensor], state: PassState,
                  chosen: Optional[Chosen] = None) -> None:
         self._recording, self._name, self._state = recording, name, state
         self._chosen = chosen
@@ -67,16 +64,16 @@ class Replay:
             self._stack.enter_context(forward_state(self._recording.model, self._recording.state))
         if self._recording.attributes is not None:
             self._stack.enter_context(self._recording.attributes.protected())
-        self._stack.enter_context(replaying(lambda: self._module is not None and self._calls < len(self._outputs)))
         calls = self._recording.calls_to_replay(self._name)
         for call, records in calls:
             self._replay_call(call, records)
         torch.set_grad_enabled(True)
         self._recording.streams[0].restore()
         if self._module is None:
-            self._begin_suffix()
+            self._enter_suffix()
             return
-        self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch'))  # a prefix that runs leaves no trace
+        # A prefix that runs leaves no trace.
+        self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch', before_tap=True))
         everywhere = {call.key for call, _ in calls}
         grouped: Dict[Tuple[int, str], Records] = {}
         for record in self._capture.prefix:
@@ -84,7 +81,7 @@ class Replay:
         for key, records in grouped.items():
             if key not in everywhere:
                 self._patches.set(records[0].owner, records[0].name, self._replayed(records, self._chosen))
-        at = self._recording.sides[self._name]
+        at = self._recording.taps[self._name].at
         self._stock_forward = None if at == 'output' else self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
         for parameter in self._until:
@@ -105,12 +102,12 @@ class Replay:
                                f'{len(self._outputs)} times in the clean one')
 
     def _tap_forward(self, *_: Any, **__: Any) -> Any:
-        if not self._calls:
-            self._begin_suffix()
         self._calls += 1
         if self._calls > len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran more often in an adversarial pass than the "
                                f'{len(self._outputs)} times of the clean one')
+        if self._calls in (1, len(self._outputs)):
+            self._enter_suffix(before_tap=self._calls < len(self._outputs))
         self._capture.random_states[self._calls - 1].restore()
         output = self._outputs[self._calls - 1]
         if self._stock_forward is None:
@@ -120,10 +117,10 @@ class Replay:
         args, kwargs = output
         return self._stock_forward(*args, **kwargs)
 
-    def _begin_suffix(self) -> None:
+    def _enter_suffix(self, before_tap: bool = False) -> None:
         for parameter in self._until:
             parameter.requires_grad_()
-        self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm))
+        self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm, before_tap=before_tap))
 
     def _replay_call(self, call: WatchedCall, records: Records) -> None:
         """Replay a method wherever it is called; the random streams go on as they did in the clean pass."""

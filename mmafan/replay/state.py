@@ -4,7 +4,7 @@ from __future__ import annotations
 import enum
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 _ABSENT = object()
 
@@ -38,10 +38,12 @@ class PassState:
         kind: The pass.
         batch_norm: The policy.
         groups: Of a joined pass, how many rows of a module's input belong to which pass, in their order.
+        before_tap: Whether perturbed features are still to be given out.
     """
     kind: PassKind = PassKind.CLEAN
     batch_norm: str = 'shared'
     groups: Groups = ()
+    before_tap: bool = False
 
 
 # A plain module-level stack, not a thread-local: recomputation under activation checkpointing happens in autograd's
@@ -60,20 +62,22 @@ def current_pass() -> PassState:
 
 
 @contextmanager
-def running_pass(kind: PassKind, batch_norm: str = 'shared', groups: Groups = ()) -> Iterator[None]:
+def running_pass(kind: PassKind, batch_norm: str = 'shared', groups: Groups = (),
+                 before_tap: bool = False) -> Iterator[None]:
     """Mark everything run inside as a pass of ``kind``.
 
     Args:
         kind: The pass.
         batch_norm: One of ``mmafan.config.BATCH_NORM_POLICIES``.
-        groups: Of a joined pass, see :class:`PassState`.
+        groups: As of :class:`PassState`.
+        before_tap: As there.
 
     Example:
         >>> with running_pass(PassKind.ADVERSARIAL, 'frozen'):
         ...     current_pass().batch_norm
         'frozen'
     """
-    _STACK.append(PassState(kind, batch_norm, groups))
+    _STACK.append(PassState(kind, batch_norm, groups, before_tap))
     try:
         yield
     finally:
@@ -116,3 +120,15 @@ class Patches:
                 del own[name]
             else:
                 own[name] = value
+
+
+@contextmanager
+def replaced(owner: Any, functions: Mapping[str, Any]) -> Iterator[None]:
+    """Replace methods of an object, by name, for what runs inside."""
+    patches = Patches()
+    for name, function in functions.items():
+        patches.set(owner, name, function)
+    try:
+        yield
+    finally:
+        patches.undo()

@@ -54,12 +54,13 @@ class Record(NamedTuple):
 Records = List[Record]
 
 
-def autocast_enabled() -> bool:
-    """Whether autocast is on, for the GPU or the CPU."""
+def autocasts() -> List[Tuple[str, torch.dtype]]:
+    """List the devices under autocast, each with its type."""
     try:
-        return torch.is_autocast_enabled('cuda') or torch.is_autocast_enabled('cpu')
+        return [(d, torch.get_autocast_dtype(d)) for d in ('cpu', 'cuda') if torch.is_autocast_enabled(d)]
     except TypeError:  # torch < 2.4
-        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        found = [('cpu', torch.get_autocast_cpu_dtype())] if torch.is_autocast_cpu_enabled() else []
+        return found + ([('cuda', torch.get_autocast_gpu_dtype())] if torch.is_autocast_enabled() else [])
 
 
 class TapCapture:
@@ -98,7 +99,7 @@ class TapCapture:
 
     def reach(self, prefix: Records) -> None:
         """Note what had finished when the tap was reached for the first time."""
-        self.prefix, self.autocast = prefix, autocast_enabled()
+        self.prefix, self.autocast = prefix, bool(autocasts())
 
     def take(self, output: Any) -> Any:
         """Keep an output and return the copy that the suffix consumes.
@@ -171,6 +172,25 @@ class TapCapture:
             return next(replacements) if next(flags) else select_samples(tensor, chosen)
 
         return [map_tensors(replace, output) for output in self.outputs]
+
+    def keep_rows(self, chosen: Optional[Chosen]) -> None:
+        """Let go of the features, which others replace, and of the rows before the tap that belong to other samples.
+
+        What an adversarial pass replays afterwards is the same, with memory for the chosen samples alone.
+
+        Args:
+            chosen: The samples whose rows are kept; None: all.
+        """
+        flags = iter(self.perturbed)
+
+        def keep(tensor: Tensor) -> Tensor:
+            return tensor.new_empty(0) if next(flags) else select_samples(tensor, chosen)
+
+        self.outputs = [map_tensors(keep, output) for output in self.outputs]
+        self.gradients = []
+        self.prefix = [record if record.name != 'forward' else
+                       record._replace(output=select_samples(record.output, chosen), watched=[])
+                       for record in self.prefix]
 
     def release_graph(self) -> None:
         """Forget the clean graph."""

@@ -1,16 +1,23 @@
-"""One walk through nested values: containers of every kind, and objects that hold tensors in their attributes."""
+"""One walk through nested values: containers of every kind, and objects that hold tensors in their attributes.
+
+Beside it, what they hold is noted, so that a change in place is seen and undone.
+"""
 from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections import deque
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Hashable, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 DESCEND = object()
+MUTABLE = (list, dict, set, deque)
+WINDOW = 16  # items of a list that are noted in a step, others in the next ones
+_LARGE = 1 << 16  # bytes of an array
 # The walk ends here, the sooner the better: these are most of what data samples consist of.
 PLAIN = {type(None), bool, int, float, complex, str, bytes, np.ndarray, torch.device, torch.dtype, torch.Size}
 
@@ -150,3 +157,84 @@ def snapshot(value: Any, function: Callable[[Tensor], Tensor] = Tensor.detach) -
         ['boxes']
     """
     return map_tensors(function, value)
+
+
+def holds_same(container: Any, content: Any) -> bool:
+    """Whether a container holds the same objects, or a set equal ones, as another one of its kind."""
+    if len(container) != len(content):
+        return False
+    if isinstance(container, dict):
+        return container.keys() == content.keys() and all(
+            map(operator.is_, map(container.get, content), content.values()))
+    return container == content if isinstance(container, set) else all(map(operator.is_, container, content))
+
+
+def refill(container: Any, content: Any) -> None:
+    """Let a container hold what another one of its kind holds."""
+    container.clear()
+    (container.extend if isinstance(container, (list, deque)) else container.update)(content)
+
+
+@functools.lru_cache(maxsize=None)
+def _kind(cls: type) -> Any:
+    """Return as which base of it :class:`Contents` notes what is of a class; None: not at all."""
+    for base in (Tensor, np.ndarray, *MUTABLE, tuple):
+        if issubclass(cls, base):
+            return base
+    ends = cls in PLAIN or issubclass(cls, (str, type)) or any('__call__' in vars(base) for base in cls.__mro__)
+    return None if ends else object
+
+
+class Contents:
+    """What a nested value holds, noted without a copy of any tensor.
+
+    Of long lists some items are noted, others in other steps, so that a step takes the same time at any batch size.
+
+    Args:
+        value: Nested; not modified.
+        number: Of the step.
+    """
+
+    def __init__(self, value: Any, number: int) -> None:
+        self._tensors: List[Tuple[Tensor, int]] = []
+        self._kept: List[Tuple[Any, Any]] = []
+        self._arrays: List[Tuple[np.ndarray, np.ndarray]] = []
+        waiting, seen = [value], set()
+        for node in waiting:  # which grows
+            cls: Hashable = node.__class__
+            kind = _kind(cls)
+            if kind is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            if kind is Tensor:
+                if not node.is_inference():
+                    self._tensors.append((node, node._version))
+            elif kind is np.ndarray:
+                if node.nbytes <= _LARGE:
+                    self._arrays.append((node, node.copy()))
+            elif kind is object:
+                if hasattr(node, '__dict__'):
+                    self._kept.append((vars(node), vars(node).copy()))
+                waiting += (attributes_of(node) or {}).values()
+            else:
+                if kind is not tuple:
+                    self._kept.append((node, node.copy()))
+                if kind is dict:
+                    waiting += node.values()
+                elif kind is not set:
+                    begin = number * WINDOW % max(len(node), 1) if len(node) > WINDOW else 0
+                    waiting += [*node, *node][begin:begin + min(len(node), WINDOW)]
+
+    def put_back(self) -> Optional[bool]:
+        """Put back what has changed; None: nothing has; False: a tensor has, whose values are gone."""
+        changed = [(now, before) for now, before in self._kept if not holds_same(now, before)]
+        for now, before in changed:
+            refill(now, before)
+        for array, kept in self._arrays:
+            if not np.array_equal(array, kept, equal_nan=array.dtype.kind in 'fc'):
+                array[...] = kept
+                changed.append((array, kept))
+        for tensor, version in self._tensors:
+            if tensor._version != version:
+                return False
+        return True if changed else None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .state import PassState
+from .tap import autocasts
 
 Key = Tuple[int, str]  # an object, by `id`, and the name of a method
 
@@ -93,18 +94,9 @@ def _thread_settings() -> List[Callable[[], ContextManager[Any]]]:
     """List what torch keeps for each thread, to be entered in another one."""
     settings: List[Callable[[], ContextManager[Any]]] = []
     cache = torch.is_autocast_cache_enabled()
-    for device, dtype in _autocasts():
+    for device, dtype in autocasts():
         settings.append(functools.partial(torch.autocast, device, dtype, True, cache))
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         settings.append(functools.partial(torch.cuda.device, torch.cuda.current_device()))
         settings.append(functools.partial(torch.cuda.stream, torch.cuda.current_stream()))
     return settings
-
-
-def _autocasts() -> List[Tuple[str, torch.dtype]]:
-    """List the devices under autocast, each with its type."""
-    try:
-        return [(d, torch.get_autocast_dtype(d)) for d in ('cpu', 'cuda') if torch.is_autocast_enabled(d)]
-    except TypeError:  # torch < 2.4
-        found = [('cpu', torch.get_autocast_cpu_dtype())] if torch.is_autocast_cpu_enabled() else []
-        return found + ([('cuda', torch.get_autocast_gpu_dtype())] if torch.is_autocast_enabled() else [])

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmafan.analysis import proof as proof_module
 from mmafan.analysis import prove
 from mmafan.analysis.proof import stock_copy
 from mmafan.analysis.reference import reference_step
@@ -127,6 +129,38 @@ class Twice(Net):
         if mode == 'loss' and hasattr(self, 'afan'):
             self.seen += 1
         return super().forward(inputs, data_samples, mode)
+
+
+class Noisy(Net):
+    """Its losses differ from run to run, as where the threads of a GPU add in any order."""
+    far = 3e-6
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        found = super().forward(inputs, data_samples, mode)
+        noise = 1 + self.far * next(NUMBERS) * (self.far < 1e-3 or not hasattr(self, 'afan'))
+        return {name: value * noise for name, value in found.items()} if mode == 'loss' else found
+
+
+NUMBERS = itertools.cycle([0.7, -0.4, 0.1, -0.9, 0.5])
+
+
+@pytest.mark.parametrize('far, device, part', [
+    (3e-6, 'cuda', None), (0.0, 'cuda', None), (3e-6, 'cpu', 'the clean loss is'),
+    (3e-2, 'cuda', 'in a loss, which proves nothing')])
+def test_on_a_gpu_a_step_is_as_right_as_the_stock_model_repeats_itself(far, device, part, monkeypatch):
+    monkeypatch.setattr(Noisy, 'far', far)
+    monkeypatch.setattr(proof_module, 'device_of', lambda _: torch.device(device))
+    proof = prove(afan_model(Noisy)(afan=dict(taps=dict(t=dict(module='mid', step_size=0.1)))), batch())
+    assert proof.holds == (part is None), proof.wrong
+    assert part is None or any(part in sentence for sentence in proof.wrong), proof.wrong
+    if part is None:
+        assert (proof.spread['loss'] > 0) == (far > 0) and set(proof.spread) == {'loss', 'buffer', 'gradient'}
+
+
+def test_where_the_stock_model_repeats_itself_the_last_digit_counts_on_a_gpu_too(monkeypatch):
+    spoil_clean_loss(monkeypatch)
+    monkeypatch.setattr(proof_module, 'device_of', lambda _: torch.device('cuda'))
+    assert any('the clean loss is' in sentence for sentence in prove(build(), batch()).wrong)
 
 
 def test_a_changed_buffer_is_named():

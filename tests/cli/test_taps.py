@@ -11,7 +11,7 @@ from mmafan.cli.main import main
 from mmafan.cli.probe import Candidate, find_candidates
 from mmafan.cli.recipes import BASES, RECIPES, choose_recipe, read_recipe, stage_of
 from mmafan.cli.stages import resolve, stage_path, stem_path
-from mmafan.models.series import find_series
+from mmafan.models.tap_paths import find_series
 
 
 class Net(nn.Module):

@@ -56,7 +56,8 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize('options', [
     dict(wrapper=STOCK), dict(wrapper=OURS), dict(wrapper=OURS, accumulation=2),
-    dict(wrapper=OURS, norm='SyncBN', norm_eval=False)], ids=['stock', 'ours', 'accumulation', 'SyncBN'])
+    dict(wrapper=OURS, norm='SyncBN', norm_eval=False), dict(wrapper=OURS, schedule='joined', off=-1)],
+    ids=['stock', 'ours', 'accumulation', 'SyncBN', 'joined'])
 def test_nccl_with_one_process(tmp_path, device, options):
     kind = device.type
     found = train_in_processes(tmp_path, 1, device=kind, backend='nccl' if kind == 'cuda' else 'gloo',
@@ -65,8 +66,9 @@ def test_nccl_with_one_process(tmp_path, device, options):
     assert_close(found['state'], train_alone(device=kind, **dict(options, norm='BN')))
 
 
+@pytest.mark.parametrize('fields', [{}, dict(schedule='joined', off=-1)], ids=['auto', 'joined'])
 @pytest.mark.parametrize('wrapper', [STOCK, OURS], ids=['stock', 'ours'])
-def test_norms_of_two_processes_see_the_whole_batch(tmp_path, cuda, wrapper):
-    options = dict(device='cuda', norm_eval=False, wrapper=wrapper)
+def test_norms_of_two_processes_see_the_whole_batch(tmp_path, cuda, wrapper, fields):
+    options = dict(device='cuda', norm_eval=False, wrapper=wrapper, **fields)
     found = train_in_processes(tmp_path, 2, norm='SyncBN', counted=False, **options)
     assert_close(found['state'], train_alone(norm='BN', **options))

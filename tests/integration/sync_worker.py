@@ -15,7 +15,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmafan.compat import end_process
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]
+sys.path[:0] = [str(ROOT)]
 
 
 def main():
@@ -27,7 +27,7 @@ def main():
     taps = dict(a=dict(module='backbone.layer3', step_size=0.1, step_unit='std', weight=0.5))
     changes = dict(sync_bn=True)
     if kind == 'adapted':  # what tools/train.py does to a config
-        from _cpu import adapt_to_cpu
+        from mmafan.lab.cpu import adapt_to_cpu
         cfg = Config(dict(model=stock_config('deeplabv3plus', sync_bn=True), launcher='pytorch', sync_bn='torch'))
         adapt_to_cpu(cfg)
         assert 'sync_bn' not in cfg

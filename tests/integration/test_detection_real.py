@@ -59,7 +59,7 @@ default_hooks = dict(logger=dict(interval=1))
 
 def run(*command, cwd, timeout=900):
     result = subprocess.run([str(c) for c in command], cwd=cwd, timeout=timeout, capture_output=True, text=True,
-                            env=dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='Agg'))
+                            env=dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='Agg', PYTHON=sys.executable))
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
     return result.stdout + result.stderr
 

@@ -75,8 +75,8 @@ RANDOM_KILLS = textwrap.dedent('''
     import os, random, signal, sys, time
     from pathlib import Path
     repo, config, work_dir, log, keep, kills, last = sys.argv[1:]
-    sys.path.insert(0, os.path.join(repo, 'tools'))
-    import toy_task, train, _cpu
+    import toy_task
+    from mmafan.lab import cpu, train
     work_dir, draw = Path(work_dir), random.Random(int(keep))
 
     def fork(seconds, *arguments):

@@ -24,7 +24,7 @@ def two_processes(folder, kind):
 
 @pytest.mark.slow
 def test_unchanged_config_stops_before_the_first_iteration(tmp_path):
-    """DDP says so; where it no longer does, ``tools/_cpu.py`` need not change the config."""
+    """DDP says so; where it no longer does, ``mmafan/lab/cpu.py`` need not change the config."""
     for found in two_processes(tmp_path, 'stock'):
         assert found['error'] == 'SyncBatchNorm layers only work with GPU modules'
         counts = [b for n, b in found['buffers'].items() if n.endswith('num_batches_tracked')]

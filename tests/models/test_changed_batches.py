@@ -10,8 +10,10 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from ..gradient_rule import assert_rule, build, train
+from mmafan.replay.tree import Contents
+
 from ..nets import Net, rows
+from ..rule import assert_rule, build, train
 from ..training import record_warnings
 
 Pair = namedtuple('Pair', 'y other')

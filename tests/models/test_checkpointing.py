@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
 from mmafan import afan_model
-from mmafan.replay.forward_state import RegionState
+from mmafan.replay.checkpointing import Regions
 
 from ..training import step
 
@@ -217,7 +217,7 @@ def test_state_is_that_of_stock_checkpointing_while_afan_is_off(num_calls):
 
 def test_regions_share_the_copies_of_what_does_not_change_between_them():
     model = nn.Sequential(Counter(), Counter())
-    regions = RegionState(model, None, protects=True)
+    regions = Regions(model, None, protects=True)
     before = regions.read()
     model[0](torch.ones(1))
     after = regions.read()

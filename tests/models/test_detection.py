@@ -351,7 +351,7 @@ def test_pairing_does_not_need_replay(seen):
 
 
 def test_noise_pays_for_no_gradient(monkeypatch):
-    from mmafan.models.suffix import Suffix
+    from mmafan.models.attack import Suffix
     monkeypatch.setattr(Suffix, '_attack_gradients', lambda *_: 1 / 0)
     for schedule in ('two_phase', 'single_graph'):
         model = build('retinanet', dict(schedule=schedule, taps=dict(

@@ -9,10 +9,11 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from mmafan.models.exchange import doubtful_arguments
 from mmafan.replay import Batch, Chosen
 
-from ..gradient_rule import build, train
 from ..nets import Net, rows
+from ..rule import build, train
 
 TAP = dict(s=dict(module='t', step_size=1e-13, fraction=0.67))
 
@@ -164,5 +165,5 @@ def test_a_batch_is_cut_where_it_has_samples():
     assert batch.per_sample() == {('inputs', ), ('table', ), ('deep', 'y')}
     known = batch.select(Chosen(torch.tensor([0, 2]), 3), frozenset([('table', )]))
     assert known.inputs.tolist() == [0, 2] and known.kwargs['deep']['y'] == [4, 5, 6]
-    assert batch.doubtful() == ['table', 'names', 'deep']
-    assert Batch((torch.arange(2), [BaseDataElement(), BaseDataElement()], None), {}).doubtful() == []
+    assert doubtful_arguments(batch) == ['table', 'names', 'deep']
+    assert doubtful_arguments(Batch((torch.arange(2), [BaseDataElement(), BaseDataElement()], None), {})) == []

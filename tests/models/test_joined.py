@@ -8,7 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 
 from mmafan.config import AFANConfig
-from mmafan.models.joined import check_losses
+from mmafan.models.joined import check_kept_losses
 
 from ..half import Float16OptimWrapper
 
@@ -53,8 +53,8 @@ def test_losses_that_a_tap_leaves_out_are_refused():
     losses = dict(loss_cls=weight * 1, loss_bbox=weight * 2, loss_rpn=weight * 3, acc=weight)
     config = AFANConfig.from_dict(afan_of(losses=['loss_cls']))
     with pytest.raises(ValueError, match=r"must keep every loss .*, got \['loss_cls'\], which .* \['loss_bbox'\]"):
-        check_losses(config, dict(s=['loss_rpn']), losses)
-    check_losses(AFANConfig.from_dict(afan_of(losses=['loss_cls', 'loss_bbox'])), dict(s=['loss_rpn']), losses)
+        check_kept_losses(config, dict(s=['loss_rpn']), losses)
+    check_kept_losses(AFANConfig.from_dict(afan_of(losses=['loss_cls', 'loss_bbox'])), dict(s=['loss_rpn']), losses)
 
 
 def test_a_sample_waits_for_one_step(tiny_classifier, tiny_batch):

@@ -10,8 +10,8 @@ from torch import nn
 
 from mmafan.models.losses import Term, named, weight_losses
 
-from ..gradient_rule import assert_rule, build, train
 from ..nets import Net, rows
+from ..rule import assert_rule, build, train
 
 
 def data(number):

@@ -9,8 +9,8 @@ from mmafan import afan_model
 from mmafan.models.model import make_afan_class
 from mmafan.replay import Batch
 
-from ..gradient_rule import assert_rule, build, train
 from ..nets import Net, rows
+from ..rule import assert_rule, build, train
 
 
 def weighted(net, img, target, weight=None, bias=0.0):

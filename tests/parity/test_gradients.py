@@ -9,7 +9,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mmafan.models.suffix import Suffix
+from mmafan.models.attack import Suffix
 
 from .reference import naive_step
 

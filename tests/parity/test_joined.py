@@ -8,7 +8,8 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from mmafan.models import joined
-from mmafan.models.suffix import Suffix
+from mmafan.models.attack import Suffix
+from mmafan.replay import TapCapture
 from mmafan.replay.tree import map_tensors
 
 from .test_gradients import SMALL, assert_same, step_gradients
@@ -115,14 +116,13 @@ def wrong_samples(monkeypatch):
 
 def no_skip(monkeypatch):
     """Let nothing be carried of what comes before the tap."""
-    stock = joined.keep_rows
+    stock = TapCapture.keep_rows
 
-    def keep_rows(recording, name, chosen):
-        stock(recording, name, chosen)
-        recording.captures[name].prefix = [r._replace(output=map_tensors(torch.zeros_like, r.output))
-                                           for r in recording.captures[name].prefix]
+    def keep_rows(capture, chosen):
+        stock(capture, chosen)
+        capture.prefix = [r._replace(output=map_tensors(torch.zeros_like, r.output)) for r in capture.prefix]
 
-    monkeypatch.setattr(joined, 'keep_rows', keep_rows)
+    monkeypatch.setattr(TapCapture, 'keep_rows', keep_rows)
 
 
 @pytest.mark.parametrize('task, sabotage', [('classifier', wrong_samples), ('segmentor', wrong_samples),

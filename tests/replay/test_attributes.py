@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ..gradient_rule import assert_rule, build, train
 from ..nets import Net, rows
+from ..rule import assert_rule, build, train
 
 
 def data(number):

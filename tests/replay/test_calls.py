@@ -6,8 +6,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmafan.replay import WatchedCall
 from mmafan.replay.batch import Chosen, select_elements
-from mmafan.replay.calls import WatchedCall
 from mmafan.replay.forward_state import changed_places, forward_state, read_state
 from mmafan.replay.state import Patches
 from mmafan.replay.tree import snapshot, tensors_of

@@ -10,9 +10,8 @@ from torch import nn
 
 from mmafan.layers import adopt_norms
 from mmafan.replay import Facts, PassKind, Recording, running_pass
-from mmafan.replay.joining import Joins, alike
+from mmafan.replay.joining import Joins, Meetings, alike
 from mmafan.replay.lockstep import Lockstep
-from mmafan.replay.meetings import Meetings
 from mmafan.replay.state import Unjoinable, current_pass
 
 

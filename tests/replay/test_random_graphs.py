@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, example, given
 from mmengine.optim import OptimWrapper
 
-from ..gradient_rule import build
+from ..rule import build
 from .random_graphs import (Call, Graph, apart, copied, gradients_of, graphs, loss_with, make_class, stock_step,
                             suffix_gradients)
 

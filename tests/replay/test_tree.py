@@ -12,8 +12,8 @@ from torch import nn
 
 from mmafan.replay.tree import map_tensors, map_tree, tensors_of
 
-from ..gradient_rule import assert_rule, build, train
 from ..nets import Net, rows
+from ..rule import assert_rule, build, train
 
 Pair = namedtuple('Pair', 'first second')
 

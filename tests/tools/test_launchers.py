@@ -50,7 +50,7 @@ def refused(result):
 
 def test_dist_train_starts_torchrun(launch, repo):
     got = words(launch('dist_train.sh', 'a b.py', '2', '--work-dir', 'x y', PORT='1234'))
-    assert got == [str(repo / 'tools' / '_launch.py'), '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
+    assert got == ['-m', 'mmafan.lab.launch', '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
                    '--master_port=1234', '--nproc_per_node=2', str(repo / 'tools' / 'train.py'), 'a b.py',
                    '--work-dir', 'x y', '--launcher', 'pytorch']
 
@@ -66,7 +66,7 @@ def test_dist_test_passes_config_and_checkpoint(launch, repo):
 def test_several_nodes(launch, variables, port):
     """Every node must name the same port: without PORT it is the one that OpenMMLab's scripts take."""
     got = words(launch('dist_train.sh', 'c.py', '8', NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', **variables))
-    assert got[1:6] == ['--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', f'--master_port={port}',
+    assert got[2:7] == ['--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', f'--master_port={port}',
                         '--nproc_per_node=8']
 
 

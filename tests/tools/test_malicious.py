@@ -80,6 +80,8 @@ SCRIPT = textwrap.dedent('''
     import torch
     from mmengine.config import Config
     from mmengine.runner import load_checkpoint
+    from mmafan.lab.study import runs
+    from mmafan.lab.trained import load_weights
     work = os.path.join(folder, 'work')
 
     def main(tool, *arguments):
@@ -97,7 +99,7 @@ SCRIPT = textwrap.dedent('''
     def train_once(path):
         cfg = Config.fromfile(config)
         cfg.work_dir, cfg.resume = work, True
-        importlib.import_module('_runs').train_once(cfg, {})
+        runs.train_once(cfg, {})
 
     loaders = {
         'train --resume': planted(main('train', config, '--work-dir', work, '--resume')),
@@ -106,7 +108,7 @@ SCRIPT = textwrap.dedent('''
         'test': main('test', config, 'FILE', '--work-dir', work),
         'a run of a study': planted(train_once),
         'quickstart': lambda path: load_checkpoint(torch.nn.Linear(1, 1), path, map_location='cpu'),
-        'weights': lambda path: importlib.import_module('_trained').load_weights(torch.nn.Linear(1, 1), path, config),
+        'weights': lambda path: load_weights(torch.nn.Linear(1, 1), path, config),
     }
     for tool in ('margins', 'loss_landscape', 'statistics_shift', 'feature_pictures', 'robustness'):
         loaders[tool] = main(tool, config, 'FILE')

@@ -240,8 +240,9 @@ def test_a_wrong_study(said, tmp_path, text, sentence):
 
 def test_a_bug_keeps_its_traceback(said):
     """One in a class of the user's own, and one of whatever runs after all is built."""
-    from _mistakes import mistake_of
     from mmengine.registry import MODELS
+
+    from mmafan.lab.mistakes import mistake_of
     own: dict = {'__name__': 'mine'}
     exec('class Broken:\n    def __init__(self):\n        self.a = None + 1\n', own)
     with pytest.raises(TypeError) as bug:
@@ -255,7 +256,7 @@ def test_a_bug_keeps_its_traceback(said):
 def test_a_launch_ends_with_the_sentence(said):
     from types import SimpleNamespace
 
-    import _launch as launch
+    from mmafan.lab import launch as launch
 
     def sentence(data):
         return launch.sentence_of(SimpleNamespace(get_first_failure=lambda: (0, SimpleNamespace(error_file_data=data))))

@@ -29,9 +29,7 @@ def test_every_setting_has_its_row_and_every_method_its_marks(tmp_path, monkeypa
 
 
 def test_the_map_is_the_table_of_the_documents(repo, monkeypatch):
-    for folder in ('tools', 'tools/analysis_tools'):
-        monkeypatch.syspath_prepend(str(repo / folder))
-    tool = importlib.import_module('regime_map')
+    tool = importlib.import_module('mmafan.lab.analyses.regime_map')
     found = tool.differences(str(repo / 'docs' / 'evidence'))
     text = (repo / 'docs' / 'when_to_use.md').read_text(encoding='utf-8')
     table = text.partition('## The map')[2].partition('## ')[0]

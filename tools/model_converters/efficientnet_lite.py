@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import os.path as osp
-import sys
 
-sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
-
-from _common import import_mmafan, require_file, stop  # noqa: E402
+from mmafan.lab.errors import require_file, stop
+from mmafan.models.backbones import EfficientNetLite
 
 
 def convert(weights: dict) -> dict:
@@ -23,7 +20,6 @@ def convert(weights: dict) -> dict:
     Raises:
         ValueError: If they are those of another network.
     """
-    from mmafan.models.backbones import EfficientNetLite
     own = {name: value for name, value in EfficientNetLite().state_dict().items() if 'num_batches' not in name}
     given = {name: value for name, value in weights.items() if 'num_batches' not in name and '_fc.' not in name}
     if [value.shape for value in own.values()] != [value.shape for value in given.values()]:
@@ -40,7 +36,6 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     import torch
     require_file(args.source, 'file of weights', ('.pth', ))
-    import_mmafan()
     try:
         weights = convert(torch.load(args.source, map_location='cpu', weights_only=True))
     except ValueError as error:

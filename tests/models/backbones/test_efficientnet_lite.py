@@ -22,7 +22,6 @@ def net():
 
 @pytest.fixture
 def converter(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / 'tools'))
     path = repo / 'tools' / 'model_converters' / 'efficientnet_lite.py'
     spec = importlib.util.spec_from_file_location('convert_efficientnet_lite', path)
     module = importlib.util.module_from_spec(spec)
