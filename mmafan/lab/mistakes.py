@@ -15,8 +15,8 @@ LIBRARIES = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'torch', 'torch
 STARTED_BY = dict(pytorch=('RANK', 'torchrun, as tools/dist_train.sh and tools/dist_test.sh do'),
                   slurm=('SLURM_PROCID', 'srun, as tools/slurm_train.sh and tools/slurm_test.sh do'),
                   mpi=('OMPI_COMM_WORLD_RANK', 'mpirun'))
-NO_SAMPLE = ('it has found no sample: look at data_root, data_prefix, ann_file, the names of the classes, and the endings '
-             'of the files (img_suffix)')
+NO_SAMPLE = ('it has found no sample: look at data_root, data_prefix, ann_file, the names of the classes, and the '
+             'endings of the files (img_suffix)')
 
 
 @contextlib.contextmanager
