@@ -228,7 +228,7 @@ def measure_margins(model: Any, batches: Sequence[Any], layers: Optional[Sequenc
             found = gradients(features) if features else ()
             used = [(f, g) for f, g in zip(features, found) if g is not None]
             if not used or any(len(f) != len(logits) for f, _ in used):
-                raise ValueError(f'layers must return one row for each sample and lead to the logits, got {name!r}')
+                raise ValueError(f'layers must return one row a sample and lead to the logits, but {name!r} does not')
             distances.setdefault(name, []).append(margin_distances(margin.detach(), [g for _, g in used], norm).cpu())
             spreads.setdefault(name, FeatureSpread()).add([f for f, _ in used])
         margins.append(margin.detach().cpu())

@@ -62,9 +62,10 @@ class TapWatch:
             self._handle.remove()
 
     def _note(self, value: Any) -> None:
-        if not self.features:
+        nodes = {t.grad_fn for t in floats_in(value) if t.grad_fn is not None}
+        if nodes and not self.features:
             self.first = _next_number()
-        self.features |= {t.grad_fn for t in floats_in(value) if t.grad_fn is not None}
+        self.features |= nodes
 
 
 def floats_in(value: Any) -> List[Tensor]:

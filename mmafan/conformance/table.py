@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Sequence
 
-from .trial import OUTCOMES
+from .row import OUTCOMES
 
 MARK = '<!-- The rest is written by the last of the commands above. -->'
 

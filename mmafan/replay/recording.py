@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -64,8 +64,8 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        changed = self.facts.changed_state
-        self.state = {} if changed == () else read_state(self.model, changed, momentum=True)
+        places = self.facts.changed_state
+        self.state = {} if places == () else read_state(self.model, places, momentum=True)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
@@ -90,6 +90,8 @@ class Recording:
         for handle in self._handles:
             handle.remove()
         self._patches.undo()
+        for capture in self.captures.values():
+            capture.finish()
         self._num_hidden, self._frames = 0, [(None, [])]
         self.streams = self._start, RandomState()
         changed = self.facts.changed_in_place
@@ -213,7 +215,7 @@ class Recording:
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
-    def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
+    def calls_to_replay(self, name: Optional[str]) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
         idle = (self.facts.idle_calls or {}).get(name, ())
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)

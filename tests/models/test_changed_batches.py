@@ -10,6 +10,8 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmafan.replay.tree import Contents
+
 from ..nets import Net, rows
 from ..rule import assert_rule, build, train
 from ..training import record_warnings
@@ -233,3 +235,13 @@ def test_a_change_deep_in_a_long_list_of_samples_is_found_within_some_steps():
     with record_warnings() as warnings:
         train(model, batch, 2)
     assert any('changes its batch in place' in text for text in warnings)
+
+
+@pytest.mark.parametrize('change', [lambda kept: kept.pop(), lambda kept: kept.append(0), lambda kept: kept.clear(),
+                                    lambda kept: kept.__setitem__(0, 5)], ids=['pop', 'append', 'clear', 'set'])
+def test_a_list_is_put_back_however_it_has_changed(change):
+    kept = [1, 2, 3]
+    contents = Contents(dict(kept=kept), 0)
+    assert contents.put_back() is None
+    change(kept)
+    assert contents.put_back() is True and kept == [1, 2, 3]

@@ -171,3 +171,12 @@ def test_what_trains_no_more_after_the_tap_is_told_once(schedule):
         for _ in range(2):
             assert by_part(ratios(stock, model, batch_of())) == dict(stem=1, mid=1)
     assert len(warnings) == 1 and "nothing that trains is left after 'mid'" in warnings[0]
+
+
+@SCHEDULES
+def test_a_step_that_does_not_come_to_the_tap_keeps_the_weight_of_the_clean_losses(schedule):
+    """Only where the taps have lost their gradient is it the stock step again."""
+    model = tapped(Branching, 'right', afan=dict(schedule=schedule, clean_weight=0.5))
+    for number, (sign, head) in enumerate(((-1, 1.5), (1, 0.5), (-1, 1.5))):
+        found = by_part(ratios(Branching, model, signed(sign, number)))
+        assert found['head'] == head and found['stem'] == 0.5

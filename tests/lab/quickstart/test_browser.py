@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('matplotlib', reason='the reports have pictures')
 
-from ..browser import open_page  # noqa: E402
+from ...browser import open_page  # noqa: E402
 
 
 @pytest.mark.parametrize('body, sentence', [
@@ -28,14 +28,14 @@ def test_report_of_the_quick_start_opens_without_an_error(tools, tmp_path):
     import matplotlib.pyplot as plt
 
     from .test_quickstart import write
-    report, task = tools('quickstart_report'), tools('quickstart_classification').TASK
+    report, task = tools('quickstart.report'), tools('quickstart.classification').TASK
     plt.figure(figsize=(2, 1)).savefig(tmp_path / 'curves.png', dpi=100)
     write(report, task, tmp_path, **{arm: [90.0, 92.0] for arm in task.arms})
     assert open_page(tmp_path / 'report.html', tmp_path / 'profile') == ([], [200])
 
 
 def test_report_of_a_study_opens_without_an_error(tools, repo, tmp_path):
-    study, tool, runs = tools('_study'), tools('study'), tools('_runs')
+    study, tool, runs = tools('study.recipe'), tools('study.command'), tools('study.runs')
     path = tmp_path / 'mine.py'
     path.write_text(f"config = {str(repo / 'configs/mmpretrain/resnet_afan_digits.py')!r}\nmetric = 'accuracy/top1'\n"
                     'seeds = 2\narms = dict(baseline=dict(stock=True), afan=dict())\n')
