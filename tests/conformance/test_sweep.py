@@ -142,8 +142,8 @@ def test_a_family_is_tried_until_a_stock_model_trains(monkeypatch):
         return Row(codebase, family, config, model_trains=config in good)
 
     monkeypatch.setattr(trial, 'try_config', try_one)
-    monkeypatch.setattr(trial, 'training_configs', lambda codebase, family: iter('abcdef'))
-    for good, row, count in (('c', 'c', 3), ('a', 'a', 1), ('', 'a', 4)):
+    monkeypatch.setattr(trial, 'training_configs', lambda codebase, family: iter('abcdefghij'))
+    for good, row, count in (('c', 'c', 3), ('a', 'a', 1), ('', 'a', 8)):
         tried.clear()
         assert try_family('mmdet', 'x').config == row and len(tried) == count
     monkeypatch.setattr(trial, 'training_configs', lambda codebase, family: iter(()))

@@ -10,7 +10,7 @@ import os
 import os.path as osp
 import sys
 import time
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Set
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,11 +22,11 @@ from ..faults import working_in
 from ..study.compute import measure_once
 from ..study.recipe import Study, run_folder
 from ..study.report import Run
-from ..study.runner import here, line_of, train_all
+from ..study.runner import here, train_all
 from .report import write_report
 from .task import ROOT, Task
 
-COLUMNS = BarColumn(), TimeRemainingColumn(), TextColumn('{task.percentage:3.0f}%  {task.description}')
+COLUMNS = BarColumn(), TimeRemainingColumn(), TextColumn('{task.percentage:3.0f}%  {task.description}', markup=False)
 TASKS = ('classification', 'detection', 'segmentation')  # each is the TASK of a module of that name
 
 
@@ -60,25 +60,33 @@ def run_demo(task: Task, work_dir: str, seeds: int, epochs: int) -> str:
     torch.set_num_threads(1)
     os.makedirs(work_dir, exist_ok=True)
     study = task.study(seeds, epochs)
-    left = {run: arm.epoch_cost * arm.num_epochs(epochs) for name, arm in task.arms.items() for seed in study.seeds
-            for run in [('', name, seed)]}
+    costs = {name: arm.epoch_cost * arm.num_epochs(epochs) for name, arm in task.arms.items()}
     screen = Console(file=sys.stdout)  # what trainings print is held back, but not the bar
     with Progress(*COLUMNS, console=screen, refresh_per_second=1, redirect_stdout=False, redirect_stderr=False,
                   disable=not screen.is_terminal) as progress:
-        bar = progress.add_task('', total=sum(left.values()))
+        progress.add_task('', total=seeds * sum(costs.values()))
+        [bar] = progress.tasks
+        begun: Set[Run] = set()
+        shown = -1
+
+        def leave_out(amount: float) -> None:
+            if amount:
+                progress.update(bar.id, total=(bar.total or 0) - amount)
 
         def show(run: Run, epoch: int, loss: float) -> None:
-            arm, length = task.arms[run[1]], task.arms[run[1]].num_epochs(epochs)
-            left[run] = arm.epoch_cost * (length - epoch)
-            text = f'{arm.title}, seed {run[2] + 1} of {seeds}, epoch {epoch} of {length}, loss {loss:.3f}'
-            progress.update(bar, advance=arm.epoch_cost, total=progress.tasks[0].completed + sum(left.values())
-                            + arm.epoch_cost, description=text)
+            nonlocal shown
+            arm = task.arms[run[1]]
+            if run not in begun:  # which goes on where it was killed
+                begun.add(run)
+                leave_out((epoch - 1) * arm.epoch_cost)
+            progress.update(bar.id, advance=arm.epoch_cost, description=f'{arm.title}, seed {run[2] + 1} of {seeds}, '
+                            f'epoch {epoch} of {arm.num_epochs(epochs)}, loss {loss:.3f}')
+            if progress.disable and int(bar.percentage / 10) != shown:  # a line for every tenth
+                shown = int(bar.percentage / 10)
+                screen.print(*(column.render(bar) for column in COLUMNS[1:]), soft_wrap=True)
 
         def tell(run: Run, found: Dict[str, Any], count: str) -> None:
-            left[run] = 0.0
-            progress.update(bar, total=progress.tasks[0].completed + sum(left.values()))
-            if progress.disable:
-                print(line_of(study, run, found, count), flush=True)
+            leave_out(costs[run[1]] * found['reused'])
 
         results = train_all([study], work_dir, lambda runs: here(runs, study, work_dir, show), tell)
     print('measuring the cost of a step and drawing pictures ...', flush=True)
