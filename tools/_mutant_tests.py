@@ -19,7 +19,7 @@ COMMAND = ('-q', '-p', 'no:cacheprovider', '-m', 'not slow and not gpu')
 
 
 class Measured(NamedTuple):
-    """What a test takes, in seconds, and the lines it comes to, as they are written: their numbers change."""
+    """What a test takes, in seconds of a core, and the lines it comes to, as they are written: their numbers change."""
     seconds: float
     lines: Dict[str, List[str]]
 
@@ -70,20 +70,24 @@ class Selection:
         self.wanted, self.coverage = wanted, coverage
         self.seconds: Dict[str, float] = {}
         self.failed: List[str] = []
+        self._begin = 0.0
 
     def pytest_collection_modifyitems(self, items: List[Any]) -> None:
         if self.wanted is not None:
             found = {item.nodeid: item for item in items}
             items[:] = [found[name] for name in self.wanted if name in found]
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._begin = time.process_time()  # the machine may be busy with other things
+        if self.coverage is not None:
+            self.coverage.switch_context(nodeid)
+
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
         if report.failed:
             self.failed.append(report.nodeid)
 
-    def pytest_runtest_setup(self, item: Any) -> None:
-        if self.coverage is not None:
-            self.coverage.switch_context(item.nodeid)
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.seconds[nodeid] = time.process_time() - self._begin
 
 
 def _child(tree: Path, arguments: Sequence[str], wanted: Optional[Sequence[str]], answer: Path, measures: bool) -> int:

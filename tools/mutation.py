@@ -66,7 +66,7 @@ def try_mutant(tree: Path, mutant: Mutant, changed: str, tests: Dict[str, Measur
         for part in (chosen[:10], chosen[10:]):  # most are found by a few tests, and all take long to collect
             if part and status == 0:
                 files = list(dict.fromkeys(test.partition('::')[0] for test in part))
-                limit = 60 + 3 * sum(tests[test].seconds for test in part)
+                limit = 120 + 10 * sum(tests[test].seconds for test in part)
                 status, told = run_tests(tree, ['-x', *files], part, limit)
     finally:
         path.write_text(source)
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument('--sample', type=int, help='number of mutants, at places chosen at random; default: all')
     parser.add_argument('--seed', type=int, default=0, help='of the choice, default 0')
     parser.add_argument('--only', default='', help='part of the path of the files to mutate')
-    parser.add_argument('--seconds', type=float, default=60, help='of tests for each mutant, default 60')
+    parser.add_argument('--seconds', type=float, default=60, help='of a core, for the tests of each mutant, default 60')
     parser.add_argument('--again', action='store_true', help='try those that have survived once more')
     parser.add_argument('--fresh', action='store_true', help='measure the tests anew')
     options = parser.parse_args()
