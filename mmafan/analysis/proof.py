@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import PassAwareNorm
+from ..models.losses import clean_name
 from ..models.model import AFANModelMixin
 from ..models.runtime import AFANRuntime
 from ..tap_config import TapConfig
@@ -137,6 +138,7 @@ def _arm(model: Any, taps: Mapping[str, TapConfig], schedule: str, num_steps: in
     config = replace(made.afan.config, taps=dict(taps), clean_weight=1.0, batch_norm='batch', schedule=schedule,
                      learn_strengths=None)
     made.afan = AFANRuntime(config, made.afan.norms, made.afan.codebase)
+    made.afan.has_own_sum = model.afan.has_own_sum
     return _Arm(f'{schedule}{note}', made, _Keeper(made), num_steps)
 
 
@@ -212,11 +214,10 @@ def _count(proof: Proof, expected: Reference) -> None:
 
 def _compare_losses(proof: Proof, where: str, stock: Dict[str, Tensor], afan: Dict[str, Tensor]) -> None:
     """Compare the terms; the sum has the adversarial ones in it."""
-    own = {name: value for name, value in afan.items() if not name.startswith('adv_')}
     for name, value in stock.items():
-        if name == 'loss' and 'clean_loss' not in own:
+        if name == 'loss' and 'clean_loss' not in afan:
             continue
-        found = own.get('clean_loss' if name == 'loss' else name)
+        found = afan.get(clean_name(name))
         if found is None or not agrees(torch.as_tensor(found), value, proof.spread.allows('loss')):
             proof.wrong.append(f'{where}: the clean {name} is {found}, of the stock model {value}')
 

@@ -122,9 +122,15 @@ def initialize(model: Any) -> None:
 def take_weights(stock: nn.Module, model: nn.Module) -> None:
     """Give the stock model the weights of another; some have further names for them after their first step.
 
+    Teachers that are no part of a model, as plain attributes, have weights, too.
+
     Raises:
         RuntimeError: If one is missing.
     """
+    for path, module in model.named_modules():
+        for name, teacher in vars(module).items():
+            if isinstance(teacher, nn.Module):
+                vars(stock.get_submodule(path))[name].load_state_dict(teacher.state_dict())
     missing = stock.load_state_dict(model.state_dict(), strict=False).missing_keys
     if missing:
         raise RuntimeError(f'the state of the A-FAN model lacks {missing[0]}')

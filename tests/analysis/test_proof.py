@@ -233,3 +233,25 @@ def test_gradients_that_a_backward_adds_itself_are_seen():
         model.factor.grad = torch.tensor(7.0)
     found = reference_step(model, batch(), dict(t=TapConfig('mid', 0.0)))
     assert found.clean['factor'] and not found.adversarial['t']['factor'] and float(model.factor.grad) == 7.0
+
+
+class Weighted(Net):
+    """A model that sums up its losses by their place, and names them as A-FAN would."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.zeros(2))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        found = super().forward(inputs, data_samples, mode)
+        return {'adv_loss': found['loss_early'], 'adv_t_0.loss': found['loss']}
+
+    def parse_losses(self, losses):
+        total = sum((-weight).exp() * value + weight
+                    for weight, (_, value) in zip(self.log_var, sorted(losses.items()), strict=True))
+        return total, dict(losses, loss=total)
+
+
+def test_models_with_sums_and_names_of_their_own_are_proven():
+    proof = prove(afan_model(Weighted)(afan=dict(taps=dict(t=dict(module='bn', step_size=0.1)))), batch())
+    assert proof.holds, proof.wrong
