@@ -5,6 +5,8 @@ import functools
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
+
 
 def register_config_package() -> None:
     """Let ``_base_ = 'mmafan::...'`` resolve.
@@ -41,6 +43,24 @@ def _history_method(owner: Any, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith('_'):
         raise UnpicklingError(f'a checkpoint may name a method of HistoryBuffer alone, got {name!r} of {owner!r}')
     return getattr(owner, name)
+
+
+def keep_statistics() -> None:
+    """Let a checkpoint bring the values of mmengine's log, but not what computes their means.
+
+    ``HistoryBuffer.__setstate__`` of mmengine 0.10.7 puts the functions that a file names in place of the class's own,
+    even if the file is passed over afterwards. No longer needed once it does not; ``tests/test_compat.py`` tells when.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def __setstate__(self: Any, state: Any) -> None:
+        pair: Any = [dict(state).get(name) for name in ('_log_history', '_count_history')]
+        if not all(isinstance(value, np.ndarray) and value.ndim == 1 and len(value) == len(pair[0]) for value in pair):
+            raise UnpicklingError('a HistoryBuffer in a checkpoint must hold two arrays of one length')
+        self.__init__(max_length=state['max_length'])
+        self._log_history, self._count_history = pair
+
+    HistoryBuffer.__setstate__ = __setstate__
 
 
 def accept_shape_beside_inputs() -> None:
@@ -221,6 +241,7 @@ def apply() -> None:
     """Apply every workaround that concerns mmengine; safe to call again."""
     register_config_package()
     allow_checkpoint_classes()
+    keep_statistics()
     accept_shape_beside_inputs()
     load_fsdp_optimizers()
     write_files_whole()

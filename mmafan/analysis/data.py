@@ -145,6 +145,7 @@ def _boxed(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.R
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
     count, samples, with_masks = 7, [], _loads_masks([cfg.get('train_dataloader'), cfg.model])
+    proposed = 'roi_head' in cfg.model and 'rpn_head' not in cfg.model  # elsewhere, for Fast R-CNN
     for _ in range(batch_size):
         corners = random.uniform(0, 0.6, (count, 2)) * size[::-1]
         extents = random.uniform(0.05, 0.4, (count, 2)) * size[::-1]
@@ -158,6 +159,8 @@ def _boxed(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.R
         sample.gt_instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=labels)
         if with_masks:
             sample.gt_instances.masks = BitmapMasks(masks, *size)
+        if proposed:
+            sample.proposals = InstanceData(bboxes=torch.from_numpy(np.concatenate([boxes + 1, boxes * 0.8])))
         sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(boxes[:0]))
         sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.long))
         samples.append(sample)
@@ -185,6 +188,8 @@ def _mapped(cfg: Any, batch_size: int, size: Tuple[int, int], random: np.random.
         labels[0] = 255
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels).long()[None])
+        if 'GenerateEdge' in str(cfg.get('train_pipeline')):
+            sample.gt_edge_map = PixelData(data=(torch.rand(1, *size) < 0.1).to(torch.uint8))
         samples.append(sample)
     images = random.randint(256, size=(batch_size, 3, *size), dtype=np.uint8)
     return dict(inputs=list(torch.from_numpy(images)), data_samples=samples)

@@ -69,10 +69,19 @@ def stock_model(cfg: Any) -> Tuple[Any, Any]:
     return model, afan
 
 
+# The first iteration of a training.
+TRAINING = dict(iter=0, epoch=0, max_iters=100, max_epochs=10)
+
+
 def build_model(cfg: Any, model: Any) -> Any:
     """Build a model without loading pretrained weights, in the scope of its config."""
+    from mmengine.logging import MessageHub
     from mmengine.registry import MODELS, init_default_scope
     init_default_scope(family_of(cfg))
+    hub = MessageHub.get_current_instance()
+    for name, value in TRAINING.items():  # stock models ask how far training is
+        if hub.get_info(name) is None:
+            hub.update_info(name, value)
     return MODELS.build(model)
 
 

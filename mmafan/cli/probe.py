@@ -109,15 +109,19 @@ def find_candidates(model: nn.Module, step: Callable[[int], Any], repeats: int =
     return found
 
 
-def training_step(model: Any, batches: List[Any]) -> Callable[[int], None]:
-    """Return the function that runs forward and backward of a batch, leaving weights and gradients as they are."""
+def training_step(model: Any, batches: List[Any]) -> Callable[[int], Tuple[str, ...]]:
+    """Return the function that runs forward and backward of a batch, leaving weights and gradients as they are.
 
-    def step(number: int) -> None:
+    It returns the names of the losses.
+    """
+
+    def step(number: int) -> Tuple[str, ...]:
         data = model.data_preprocessor(batches[number % len(batches)], True)
         losses = model(**data, mode='loss')
         total = model.parse_losses(losses)[0]
         total.backward()
         for parameter in model.parameters():
             parameter.grad = None
+        return tuple(name for name in losses if 'loss' in name)
 
     return step

@@ -24,6 +24,8 @@ from .probe import Candidate
 
 MOST_STAGES = 5
 STEM = 0
+# Where models have their backbone: most, retrieval, tracking, and those that teach themselves.
+BACKBONES = ('backbone', 'image_encoder.0', 'image_encoder', 'detector.backbone', 'student.backbone')
 PASSES_ON = ('Pool', 'Drop', 'Identity')  # in the name of a class: what it returns is no feature of its own
 
 
@@ -61,7 +63,7 @@ def stem_path(series: Sequence[str], candidates: Sequence[Candidate], kinds: Map
     """
     in_series = [any(f'{c.path}.'.startswith(f'{path}.') for path in series) for c in candidates]
     first = in_series.index(True) if True in in_series else 0
-    before = [c.path for c in candidates[:first] if c.path.startswith('backbone.')
+    before = [c.path for c in candidates[:first] if c.path.startswith(tuple(f'{name}.' for name in BACKBONES))
               and not any(word in kinds[c.path] for word in PASSES_ON)]
     if before:
         return before[-1]
@@ -101,10 +103,12 @@ def _merges(path: str) -> bool:
 
 def recommend_stage(stage: int, model: nn.Module, candidates: Sequence[Candidate], height: int) -> Optional[str]:
     """Return the module of a model that stands for a stage of its backbone (0: the stem), or None."""
-    backbone = getattr(model, 'backbone', None)
-    if not isinstance(backbone, nn.Module):
+    modules = dict(model.named_modules())
+    name = next((name for name in BACKBONES if name in modules), None)
+    if name is None:
         return None
-    series = [f'backbone.{path}' for path in find_series(backbone)]
+    series = [f'{name}.{path}' for path in find_series(modules[name])]
     if stage == STEM:
-        return stem_path(series, candidates, {path: type(module).__name__ for path, module in model.named_modules()})
-    return stage_path(stage, series, candidates, height)
+        return stem_path(series, candidates, {path: type(module).__name__ for path, module in modules.items()})
+    found = stage_path(stage, series, candidates, height)
+    return found or next((c.path for c in candidates if c.path == name), None)

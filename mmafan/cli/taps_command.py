@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
@@ -30,11 +31,13 @@ class Search:
         model: The stock model.
         candidates: Modules that can be taps, in the order in which they run.
         size: Height and width of the images, in pixels.
+        losses: Names of the model's losses.
     """
     cfg: Any
     model: Any
     candidates: List[Candidate]
     size: Tuple[int, int]
+    losses: Tuple[str, ...] = ()
 
     def paths(self) -> List[str]:
         """Return the paths of all modules."""
@@ -43,10 +46,14 @@ class Search:
     def place(self, recipe: Recipe) -> Recipe:
         """Move the taps of a recipe to the modules of this model, in place; return the recipe.
 
+        A tap that keeps losses of other names than the model's keeps all that depend on it.
+
         Raises:
             ValueError: If no module stands for a stage that the recipe names.
         """
         for name, tap in recipe.taps.items():
+            if not all(fnmatch.filter(self.losses, kept) for kept in tap.get('losses') or ()):
+                del tap['losses']
             stage = stage_of(tap['module'])
             if stage is None:
                 continue
@@ -93,9 +100,10 @@ def search(cfg: Any, image_size: Optional[int] = None, repeats: int = 3) -> Sear
     torch.manual_seed(0)
     model = build_model(cfg, stock_model(cfg)[0])
     model.train()
-    candidates = find_candidates(model, training_step(model, [batch]), repeats)
+    step = training_step(model, [batch])
+    candidates, losses = find_candidates(model, step, repeats), step(0)
     height, width = batch['inputs'][0].shape[-2:]
-    return Search(cfg, model, candidates, (int(height), int(width)))
+    return Search(cfg, model, candidates, (int(height), int(width)), losses)
 
 
 def shown(candidates: List[Candidate], marked: List[str], called: List[str]) -> List[Candidate]:

@@ -5,9 +5,11 @@ import copy
 from typing import Any, Dict, Optional
 
 import numpy as np
+import torch
 
 from ..cli.configs import family_of, synthetic_batches, type_name
 
+PERSON = (256, 128)  # height and width: stock pooling is for these
 # What a random image needs not: to be loaded, or to change its colours.
 LEFT_OUT = ('LoadImageFromFile', 'RandomApply', 'ColorJitter', 'RandomGrayscale', 'GaussianBlur', 'Solarize')
 
@@ -28,10 +30,43 @@ def make_batch(cfg: Any, count: int, side: Optional[int]) -> Any:
     """
     if family_of(cfg) == 'mmpretrain' and not _classifies(cfg):
         return _through_pipeline(cfg, count, side)
+    kind = type_name(_preprocessor(cfg).get('type'))
+    if kind == 'ReIDDataPreprocessor':
+        return _persons(synthetic_batches(cfg, 1, count, PERSON)[0])
     batch = synthetic_batches(cfg, 1, count, side)[0]
-    if len(_preprocessor(cfg).get('mean') or 'rgb') == 1:
-        batch['inputs'] = batch['inputs'][:, :1]
+    if kind == 'TrackDataPreprocessor' and not _preprocessor(cfg).get('use_det_processor'):
+        return _videos(batch)
+    if kind == 'MultiBranchDataPreprocessor':
+        return _branches(batch)
+    channels = len(_preprocessor(cfg).get('mean') or 'rgb')
+    if channels != 3:
+        images = [image.repeat(-(-channels // 3), 1, 1)[:channels] for image in batch['inputs']]
+        batch['inputs'] = torch.stack(images) if isinstance(batch['inputs'], torch.Tensor) else images
     return batch
+
+
+def _persons(batch: Any) -> Any:
+    """Whom an image shows, in the place of boxes."""
+    from mmdet.structures import ReIDDataSample
+    samples = [ReIDDataSample().set_gt_label(number) for number in range(len(batch['inputs']))]
+    return dict(inputs=torch.stack(batch['inputs']), data_samples=samples)
+
+
+def _videos(batch: Any) -> Any:
+    """Videos of two frames, the second of which mirrors the first."""
+    from mmdet.structures import TrackDataSample
+    videos = []
+    for number, sample in enumerate(batch['data_samples']):
+        for instances in (sample.gt_instances, sample.ignored_instances):  # boxes are plain tensors there
+            instances.bboxes = instances.bboxes.tensor
+        sample.gt_instances.instances_ids = torch.arange(len(sample.gt_instances))
+        frames = [sample, copy.deepcopy(sample)]
+        for index, frame in enumerate(frames):
+            frame.set_metainfo(dict(frame_id=index, video_id=number, video_length=len(frames)))
+        video = TrackDataSample(metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1]))
+        video.video_data_samples = frames
+        videos.append(video)
+    return dict(inputs=[torch.stack([image, image.flip(-1)]) for image in batch['inputs']], data_samples=videos)
 
 
 def _preprocessor(cfg: Any) -> Dict[str, Any]:
@@ -45,6 +80,14 @@ def _classifies(cfg: Any) -> bool:
 
 def _name(step: Any) -> str:
     return type_name(step['type'])
+
+
+def _branches(batch: Any) -> Any:
+    """One batch with labels, and one that a teacher labels for its student."""
+    for sample in batch['data_samples']:
+        sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
+    names = ('sup', 'unsup_teacher', 'unsup_student')
+    return {key: {name: copy.deepcopy(value) for name in names} for key, value in batch.items()}
 
 
 def _geometric(steps: Any) -> Any:

@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import re
 from importlib.util import find_spec
-from typing import List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 from ..cli.configs import FAMILIES
 from ..validation import suggest
@@ -36,6 +36,19 @@ def family_names(codebase: str) -> List[str]:
     """List the families of a codebase."""
     folder = configs_of(codebase)
     return sorted(name for name in os.listdir(folder) if osp.isdir(osp.join(folder, name)) and name != '_base_')
+
+
+def read_family_config(config: str) -> Any:
+    """Read a config by the name that :func:`training_configs` gives it.
+
+    Names with a sign such as ``+``, which mmengine does not take for one, and configs without a scope are read, too.
+    """
+    from mmengine.config import Config
+    codebase, _, path = config.partition('::')
+    cfg = Config.fromfile(osp.join(configs_of(codebase), path), lazy_import=None)
+    if cfg.get('default_scope') is None:
+        cfg.default_scope = codebase
+    return cfg
 
 
 def size_of(name: str) -> int:
@@ -69,25 +82,25 @@ def list_configs(codebase: str, family: str) -> List[str]:
     return [path for *_, path in sorted(found)]
 
 
-def choose_config(codebase: str, family: str) -> str:
-    """Return the name, such as ``mmdet::ssd/ssd300_coco.py``, of the config that stands for a family.
+def training_configs(codebase: str, family: str) -> Iterator[str]:
+    """Go through the names, such as ``mmdet::ssd/ssd300_coco.py``, of the configs of a family that train a model.
 
-    It is the first of :func:`list_configs` that trains a model.
+    They are in the order of :func:`list_configs`; where none trains, those that have a model.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such family.
     """
     from mmengine.config import Config
-    whole = ''
+    whole, trains = [], False
     for path in list_configs(codebase, family):
         try:
             cfg = Config.fromfile(osp.join(configs_of(codebase), path), lazy_import=None)
         except Exception:  # a file that only tools of its own read
             continue
         if 'model' in cfg and 'type' in cfg.model:
-            whole = whole or path
+            whole.append(f'{codebase}::{path}')
             if 'train_dataloader' in cfg and cfg.train_dataloader:
-                return f'{codebase}::{path}'
-    if not whole:
-        raise ValueError(f'no config of {codebase}/{family} has a model')
-    return f'{codebase}::{whole}'
+                trains = True
+                yield whole[-1]
+    if not trains:
+        yield from whole

@@ -15,7 +15,7 @@ IMAGE_SIZES = {'mmpretrain': (64, 32, None), 'mmdet': (64, 320), 'mmseg': (64, 1
 def shrink_model(value: Any, image_size: Optional[int] = None) -> Any:
     """Change the model of a config, in place; return it.
 
-    - No weights are loaded: ``pretrained`` and ``init_cfg`` of type ``Pretrained`` become None.
+    - No weights are loaded: ``pretrained`` and ``init_cfg`` with a ``checkpoint`` become None.
     - ``SyncBN`` becomes ``BN``; activation checkpointing is switched off, as it changes no value.
     - Stages keep one or two of their blocks (``depths``, ``num_blocks``, ``num_modules``).
     - Where a part is built for images of one size (``img_size``), it is for ``image_size``.
@@ -80,7 +80,7 @@ def _quarter(value: Any) -> Any:
 def _loads(key: str, value: Any) -> bool:
     """Whether an ``init_cfg``, or one of several, loads weights."""
     items: List[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
-    return key == 'init_cfg' and any(isinstance(item, dict) and item.get('type') == 'Pretrained' for item in items)
+    return key == 'init_cfg' and any(isinstance(item, dict) and 'checkpoint' in item for item in items)
 
 
 def _fewer(value: Any, most: int) -> Any:

@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..analysis.exactness import usable_device
-from .families import choose_config, family_names
-from .trial import Row, describe, try_config
+from .families import family_names
+from .row import Row, describe
+from .trial import try_family
 
 SECONDS = 600.0
 
@@ -184,7 +185,7 @@ def _serve(codebase: str, device: str, pipe: Any, stays: bool) -> None:
         family = pipe.recv()
         row = Row(codebase, family, device=device)
         try:
-            row = try_config(codebase, family, choose_config(codebase, family), device)
+            row = try_family(codebase, family, device)
         except Exception as error:
             row.reason = describe(error)
         pipe.send(row)

@@ -33,6 +33,14 @@ def positive(text: str) -> int:
     return value
 
 
+def require_positive(args: argparse.Namespace, *names: str) -> None:
+    """Stop where a number that was given is less than 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            stop(f'--{name.replace("_", "-")} must be at least 1, got {value}')
+
+
 def choose_device(name: Optional[str]) -> str:
     """Return the device to use: the one named, else CUDA where there is one; or stop with one sentence."""
     import torch

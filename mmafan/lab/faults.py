@@ -111,6 +111,20 @@ def hold_folder(work_dir: str) -> Any:
     return lock
 
 
+@contextlib.contextmanager
+def working_in(work_dir: str) -> Iterator[Any]:
+    """Hold a folder, as :func:`hold_folder` does, and say how it goes on after a full disk or an interrupt."""
+    lock = hold_folder(work_dir)
+    try:
+        with disk_full_ends(no_space(work_dir)):
+            yield lock
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on from here')
+        raise SystemExit(130)
+    finally:
+        lock.release()
+
+
 def pass_on(lock: Any, environment: Dict[str, str]) -> List[int]:
     """Return the ``pass_fds`` of a process that keeps the folder until it has ended; its environment is told, too."""
     environment[LOCK] = str(lock.descriptor)

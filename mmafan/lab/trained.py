@@ -70,18 +70,23 @@ def load_trained(config: str, checkpoint: str, cfg_options: Optional[dict] = Non
     cfg = load_config(config, cfg_options)
     require_whole(checkpoint)
     import torch
+    chosen = torch.device(choose_device(device))
+    try:
+        model = build_model(cfg)
+    except (KeyError, TypeError, ValueError) as error:
+        stop(f'the model of {config!r} cannot be built: {first_line(error)}')
+    load_weights(model, checkpoint, config)
+    return Trained(cfg, model.to(chosen).eval(), chosen)
+
+
+def build_model(cfg: Any) -> Any:
+    """Build the model of a config, in its scope and with its preprocessor."""
     from mmengine.registry import MODELS, init_default_scope
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     fields = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         fields.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-    chosen = torch.device(choose_device(device))
-    try:
-        model = MODELS.build(fields)
-    except (KeyError, TypeError, ValueError) as error:
-        stop(f'the model of {config!r} cannot be built: {first_line(error)}')
-    load_weights(model, checkpoint, config)
-    return Trained(cfg, model.to(chosen).eval(), chosen)
+    return MODELS.build(fields)
 
 
 def load_weights(model: Any, checkpoint: str, config: str) -> None:

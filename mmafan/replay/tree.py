@@ -8,7 +8,7 @@ import copy
 import functools
 import operator
 from collections import deque
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Hashable, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -201,7 +201,8 @@ class Contents:
         self._arrays: List[Tuple[np.ndarray, np.ndarray]] = []
         waiting, seen = [value], set()
         for node in waiting:  # which grows
-            kind = _kind(type(node))
+            cls: Hashable = node.__class__
+            kind = _kind(cls)
             if kind is None or id(node) in seen:
                 continue
             seen.add(id(node))

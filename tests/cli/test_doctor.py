@@ -100,7 +100,7 @@ def test_proof_of_a_config(capsys, repo, tmp_path, monkeypatch):
     pytest.importorskip('mmpretrain.models', reason='the config is one of mmpretrain')
     base = repo / 'configs' / 'mmpretrain' / 'resnet_afan_digits.py'
     code, out = run(capsys, 'doctor', base, '--prove')
-    assert 'proven: gradients of' in out and 'to the last digit' in out
+    assert 'proven on cpu: gradients of' in out and 'to the last digit' in out
     assert code == (1 if 'WRONG' in out else 0)
     monkeypatch.setattr('mmafan.models.step.weight_losses', lambda losses, weight, prefix='': {
         prefix + key: (1.5 if prefix else 1.0) * value for key, value in losses.items()})

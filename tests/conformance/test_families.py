@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from mmafan.conformance import families
-from mmafan.conformance.families import choose_config, family_names, list_configs, size_of
+from mmafan.conformance.families import family_names, list_configs, size_of, training_configs
 
 
 @pytest.fixture
@@ -23,16 +23,17 @@ def test_small_configs_come_first(package):
     assert family_names('mmdet') == ['net']
     assert list_configs('mmdet', 'net') == ['net/net_tiny.py', 'net/net_nano_base.py', 'net/net_r50_long_name.py',
                                             'net/net_r101.py', 'net/benchmarks/net_nano.py']
-    assert choose_config('mmdet', 'net') == 'mmdet::net/net_tiny.py'
+    assert next(training_configs('mmdet', 'net')) == 'mmdet::net/net_tiny.py'
 
 
 def test_a_config_that_trains_comes_before_one_that_does_not(package):
     (package / 'net' / 'net_tiny.py').write_text("model = dict(type='X')\n")
     (package / 'net' / 'net_nano_base.py').write_text('model = undefined\n')
-    assert choose_config('mmdet', 'net') == 'mmdet::net/net_r50_long_name.py'
+    assert list(training_configs('mmdet', 'net')) == [
+        f'mmdet::net/{name}.py' for name in ('net_r50_long_name', 'net_r101', 'benchmarks/net_nano')]
     for path in package.glob('net/**/*.py'):
         path.write_text("model = dict(type='X')\n")
-    assert choose_config('mmdet', 'net') == 'mmdet::net/net_tiny.py'
+    assert next(training_configs('mmdet', 'net')) == 'mmdet::net/net_tiny.py'
 
 
 def test_sizes_are_words():

@@ -7,26 +7,27 @@ import time
 import pytest
 import torch
 
-from mmafan.conformance import sweep, trial
+from mmafan.conformance import arms, sweep, trial
+from mmafan.conformance.row import OUTCOMES, Row
 from mmafan.conformance.sweep import read_rows, run_sweep
 from mmafan.conformance.table import MARK, render_table, summarize, write_table
-from mmafan.conformance.trial import Row, try_config
+from mmafan.conformance.trial import try_config, try_family
 
 pytest.importorskip('mmpretrain.models', reason='the families are those of mmpretrain')
 
 
-def try_made_up(codebase, family, config, device):
+def try_made_up(codebase, family, device):
     if family == 'slow':
         time.sleep(600)
     if family == 'dead':
         raise SystemExit(3)
-    return Row(codebase, family, config, outcome='failed' if family == 'bad' else 'passed', seconds=1.0, device=device)
+    outcome = 'failed' if family == 'bad' else 'passed'
+    return Row(codebase, family, f'{codebase}::{family}/x.py', outcome, seconds=1.0, device=device)
 
 
 @pytest.fixture
 def made_up(monkeypatch):
-    monkeypatch.setattr(sweep, 'try_config', try_made_up)
-    monkeypatch.setattr(sweep, 'choose_config', lambda codebase, family: f'{codebase}::{family}/x.py')
+    monkeypatch.setattr(sweep, 'try_family', try_made_up)
 
 
 def test_every_family_has_a_row_and_the_file_resumes(made_up, tmp_path):
@@ -75,13 +76,24 @@ def test_summary_and_table():
     assert '| timm | x |  |  | explained: ImportError: a \\| b &lt;c> |' in lines
 
 
+def test_one_row_of_a_family_is_shown():
+    rows = [Row('mmdet', name, f'mmdet::{name}/x.py', outcome, reason=reason, device=device).to_dict()
+            for name, outcome, reason, device in (
+                ('a', 'failed', 'slow', 'cpu'), ('a', 'passed', '', 'cuda'), ('b', 'passed', '', 'cuda'),
+                ('b', 'passed', '', 'cpu'), ('c', 'failed', 'x', 'cuda'), ('c', 'explained', 'y', 'cpu'))]
+    lines = render_table(rows).splitlines()
+    assert '3 families: 2 passed, 1 explained, 0 failed.' in lines
+    shown = [line.rpartition('|')[0].rpartition('|')[2].strip() for line in lines if line[:3] in ('| a', '| b', '| c')]
+    assert shown == ['passed on cuda', 'passed', 'explained: y']
+
+
 def test_the_document_has_the_rows(repo):
     """Written by the command that it names."""
     files = sorted((repo / 'docs' / 'conformance').glob('*.json'))
     rows = [row for path in files for row in read_rows(str(path))]
     text = (repo / 'docs' / 'conformance.md').read_text()
     assert rows and text.partition(MARK)[2].strip() == render_table(rows)
-    assert all(row['outcome'] in trial.OUTCOMES and bool(row['reason']) == (row['outcome'] != 'passed') for row in rows)
+    assert all(row['outcome'] in OUTCOMES and bool(row['reason']) == (row['outcome'] != 'passed') for row in rows)
 
 
 def test_a_document_without_the_mark_is_refused(tmp_path):
@@ -133,6 +145,35 @@ def test_an_explanation_is_an_error_that_both_have(monkeypatch):
     assert row.reason == 'the stock model fails alike: NotImplementedError: this operation is for CUDA alone'
 
 
+def test_a_family_is_tried_until_a_stock_model_trains(monkeypatch):
+    tried = []
+
+    def try_one(codebase, family, config, device):
+        tried.append(config)
+        return Row(codebase, family, config, model_trains=config in good)
+
+    monkeypatch.setattr(trial, 'try_config', try_one)
+    monkeypatch.setattr(trial, 'training_configs', lambda codebase, family: iter('abcdefghij'))
+    for good, row, count in (('c', 'c', 3), ('a', 'a', 1), ('', 'a', 8)):
+        tried.clear()
+        assert try_family('mmdet', 'x').config == row and len(tried) == count
+    monkeypatch.setattr(trial, 'training_configs', lambda codebase, family: iter(()))
+    assert try_family('mmdet', 'x').to_dict() == Row('mmdet', 'x', outcome='explained',
+                                                     reason='no config of it has a model').to_dict()
+
+
+def test_the_state_has_to_have_every_weight():
+    small, large = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2)
+    arms.take_weights(small, large)
+    assert torch.equal(small.weight, large.weight)
+    with pytest.raises(RuntimeError, match='the state of the A-FAN model lacks bias'):
+        arms.take_weights(large, small)
+    for model in (large, other := torch.nn.Linear(2, 2)):
+        object.__setattr__(model, 'teacher', torch.nn.Linear(2, 2))
+    arms.take_weights(other, large)
+    assert torch.equal(other.teacher.weight, large.teacher.weight) and other.teacher is not large.teacher
+
+
 def test_an_error_of_the_batch_explains_nothing(monkeypatch):
     fail_in(monkeypatch, KeyError('gt_boxes'))
     row = try_config('mmpretrain', 'resnet', RESNET)
@@ -141,22 +182,21 @@ def test_an_error_of_the_batch_explains_nothing(monkeypatch):
 
 def test_an_error_that_only_the_stock_model_has_explains_nothing(monkeypatch):
     error = NotImplementedError('this operation is for CUDA alone')
-    monkeypatch.setattr(trial, 'make_batch', lambda *_: {})
+    monkeypatch.setattr(arms, 'make_batch', lambda *_: {})
     made = []
 
     def build(cfg, fields):
         made.append(fields['type'])
         raise error if len(made) == 1 else TypeError('another')
 
-    monkeypatch.setattr(trial, 'build_model', build)
-    monkeypatch.setattr(trial, '_side', lambda batch: 64)
+    monkeypatch.setattr(arms, 'build_model', build)
+    monkeypatch.setattr(arms, '_side', lambda batch: 64)
     row = try_config('mmpretrain', 'resnet', RESNET)
     assert row.outcome == 'failed' and 'but its A-FAN version by TypeError: another' in row.reason
     assert made == ['ImageClassifier', 'mmafan.AFANImageClassifier']
 
 
 def test_predictions_that_differ_fail(monkeypatch):
-    original = trial.stir
     from mmpretrain.models import ImageClassifier
     predict = ImageClassifier.predict
 
@@ -167,7 +207,6 @@ def test_predictions_that_differ_fail(monkeypatch):
         return samples
 
     monkeypatch.setattr(ImageClassifier, 'predict', spoiled)
-    monkeypatch.setattr(trial, 'stir', original)
     row = try_config('mmpretrain', 'resnet', RESNET)
     assert row.outcome == 'failed' and 'predictions differ' in row.reason
 
@@ -176,6 +215,6 @@ def test_stirred_weights_and_momentum_networks_move():
     from mmengine.model import ExponentialMovingAverage
     net = torch.nn.Sequential(torch.nn.Linear(4, 4))
     net.add_module('slow', ExponentialMovingAverage(net[0]))
-    trial.stir(net)
+    arms.stir(net)
     assert int(net.slow.steps) == 1 and not torch.equal(net.slow.module.weight, net[0].weight)
     assert 0.2 < float(net[0].weight.detach().std()) < 0.8

@@ -4,6 +4,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from collections import Counter
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmafan import afan_model
+from mmafan.models.schedules import runs_two_phase
 from mmafan.models.step import Step
 from mmafan.models.tap_attack import stock_losses
 from mmafan.replay import Batch
@@ -89,6 +92,29 @@ def test_the_parts_are_the_clean_losses_and_each_pass(tiny_classifier, tiny_batc
         (['clean_loss'], False), (['adv_a_0.loss'], False), (['adv_b_0.loss'], False), (['adv_b_1.loss'], True)]
     assert float(found[0][0]['clean_loss'].detach()) == pytest.approx(0.5 * float(stock.detach()), rel=1e-6)
     assert model.afan.controls.iteration == 1
+
+
+@pytest.mark.parametrize('replay', [True, False], ids=['replay', 'rerun'])
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+def test_the_prefix_runs_once_and_the_suffix_once_more_for_each_pass(schedule, replay, tiny_classifier, tiny_batch,
+                                                                     monkeypatch):
+    taps = dict(s=dict(module='backbone.layer1', step_size=0.1, strengths=(0.5, 1.0)))
+    model = tiny_classifier(afan=dict(taps=taps, schedule=schedule, replay=replay)).train()
+    names = {module: name for name, module in model.named_modules()}
+    stock, counts, wrapper, batch = nn.Conv2d._conv_forward, Counter(), wrapper_of(model), data_of(tiny_batch(4, 16))
+
+    def convolve(module, *args):
+        counts[names[module]] += 1
+        return stock(module, *args)
+
+    monkeypatch.setattr(nn.Conv2d, '_conv_forward', convolve)
+    for _ in range(3):
+        counts.clear()
+        model.train_step(batch, wrapper)
+    late = ('backbone.layer2', 'backbone.layer3', 'backbone.layer4')
+    assert {name.startswith(late) for name in counts} == {True, False}
+    for name, number in counts.items():
+        assert number == (3 if name.startswith(late) or not replay and 'layer1' not in name else 1), (name, counts)
 
 
 # ---------------------------------------------------------------- no wait for a device
@@ -215,3 +241,21 @@ def test_a_replay_that_cannot_begin_leaves_nothing_behind(tiny_classifier, tiny_
     assert torch.is_grad_enabled()
     assert not [name for name, module in model.named_modules() if 'forward' in vars(module)]
     model.train_step(batch, wrapper)
+
+
+@pytest.mark.parametrize('schedule, wanted', [('two_phase', True), ('auto', True), ('single_graph', False),
+                                              ('joined', False)])
+def test_the_schedule_is_the_one_that_is_asked_for(tiny_classifier, schedule, wanted):
+    taps = dict(s=dict(module='backbone.layer1', step_size=0.1))
+    model = tiny_classifier(afan=dict(taps=taps, schedule=schedule)).train()
+    assert runs_two_phase(model, wrapper_of(model)) is wanted
+
+
+@pytest.mark.parametrize('measure, every, is_there', [(True, 1, True), (False, 2, True), (False, 1, False)])
+def test_the_size_of_a_perturbation_is_measured_when_it_is_asked_for_or_seldom_there(
+        tiny_classifier, tiny_batch, measure, every, is_there):
+    taps = dict(s=dict(module='backbone.layer1', step_size=0.1, every=every))
+    model = tiny_classifier(afan=dict(taps=taps)).train()
+    model.afan.controls.measure = measure
+    model.train_step(data_of(tiny_batch()), wrapper_of(model))
+    assert ('s_relative_size' in model.afan.meters.diagnostics) is is_there

@@ -9,18 +9,22 @@ a claim needs.
 from __future__ import annotations
 
 import argparse
-import json
 import os.path as osp
 import sys
-from typing import Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
-from ..arguments import CFG_OPTIONS_HELP, CfgOptions
+import torch
+
+from ..arguments import CFG_OPTIONS_HELP, CfgOptions, require_positive
 from ..configs import load_config
 from ..errors import require_file, stop
-from ..faults import disk_full_ends, hold_folder, no_space
+from ..faults import working_in
 from ..mistakes import mistakes_end
+from ..study.compute import measure_once
 from ..study.recipe import Arm, Study, run_config
-from ..study.runs import quiet, read_json, train_once, write_json
+from ..study.report import Run
+from ..study.runner import here, train_all
+from ..study.runs import write_json
 
 ARMS = dict(baseline='baseline', afan='A-FAN')
 
@@ -36,12 +40,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help='threads of torch on the CPU')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     args = parser.parse_args(argv)
-    if args.seeds < 1:
-        stop(f'--seeds must be at least 1, got {args.seeds}')
+    require_positive(args, 'seeds', 'threads')
     if args.cost_repeats < 0:
         stop(f'--cost-repeats must be at least 0, got {args.cost_repeats}')
-    if args.threads is not None and args.threads < 1:
-        stop(f'--threads must be at least 1, got {args.threads}')
     return args
 
 
@@ -75,7 +76,6 @@ def table(results: dict, cost: dict) -> str:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Train, measure, print."""
     args = parse_args(argv)
-    import torch
     if args.threads:
         torch.set_num_threads(args.threads)
     require_file(args.config, 'config file', ('.py', ))
@@ -86,49 +86,30 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             run_config(study, arm, 0, work_dir)
     except (TypeError, ValueError) as error:
         stop(str(error))
-    lock = hold_folder(work_dir)
-    with mistakes_end(), disk_full_ends(no_space(work_dir)):
+    with mistakes_end(), working_in(work_dir):
         run(args, study, work_dir)
-    lock.release()
 
 
 def run(args: argparse.Namespace, study: Study, work_dir: str) -> None:
     """Train what is not finished, measure, print."""
-    results: dict = {arm: [] for arm in ARMS}
-    for seed in study.seeds:
-        for arm, title in ARMS.items():
-            cfg = run_config(study, arm, seed, work_dir)
 
-            def show(epoch: int, loss: float) -> None:
-                print(f'{title}, seed {seed}, epoch {epoch}: training loss {loss:.4f}', flush=True,
-                      file=sys.__stdout__)  # the run's own output is held back
+    def show(run: Run, epoch: int, loss: float) -> None:
+        print(f'{ARMS[run[1]]}, seed {run[2]}, epoch {epoch}: training loss {loss:.4f}', flush=True,
+              file=sys.__stdout__)  # the run's own output is held back
 
-            found = train_once(cfg, {}, show)
-            results[arm].append(found['metrics'])
-            state = 'was finished' if found['reused'] else 'is finished'
-            print(f'{title}, seed {seed} {state}: '
-                  + ', '.join(f'{k} {v:.4f}' for k, v in found['metrics'].items()), flush=True)
-    cost = measure(args, work_dir) if args.cost_repeats else {}
+    def tell(run: Run, found: Dict[str, Any], count: str) -> None:
+        print(f'{ARMS[run[1]]}, seed {run[2]} {"was" if found["reused"] else "is"} finished: '
+              + ', '.join(f'{k} {v:.4f}' for k, v in found['metrics'].items()), flush=True)
+
+    found = train_all([study], work_dir, lambda runs: here(runs, study, work_dir, show), tell)
+    results = {arm: [found['', arm, seed]['metrics'] for seed in study.seeds] for arm in ARMS}
+    cost = {}
+    if args.cost_repeats:
+        print('measuring the cost of a step ...', flush=True)
+        cost = measure_once(load_config(args.config, args.cfg_options), args.cost_repeats,
+                            osp.join(work_dir, 'cost.json'))
     text = table(results, cost)
     write_json(osp.join(work_dir, 'comparison.json'), dict(results=results, cost=cost))
     with open(osp.join(work_dir, 'comparison.md'), 'w', encoding='utf-8') as file:
         file.write(text + '\n')
     print('\n' + text)
-
-
-def measure(args: argparse.Namespace, work_dir: str) -> dict:
-    """Measure the cost of a step of both arms, or read it where this command has measured it."""
-    from ...analysis import load_batches, measure_step_cost
-    from ..cpu import adapt_to_cpu
-    path = osp.join(work_dir, 'cost.json')
-    cfg = load_config(args.config, args.cfg_options)
-    key = json.dumps([cfg.to_dict(), args.cost_repeats], sort_keys=True, default=str)
-    known = read_json(path)
-    if known.get('key') == key:
-        return known['cost']
-    print('measuring the cost of a step ...', flush=True)
-    with quiet():
-        adapt_to_cpu(cfg)
-        cost = measure_step_cost(cfg, load_batches(cfg, 2), args.cost_repeats, published=False, memory=False).to_dict()
-    write_json(path, dict(key=key, cost=cost))
-    return cost

@@ -25,7 +25,7 @@ import statistics
 import sys
 from typing import Any, Callable, Dict, Optional, Sequence
 
-from ..arguments import CFG_OPTIONS_HELP, CfgOptions, choose_device
+from ..arguments import CFG_OPTIONS_HELP, CfgOptions, choose_device, require_positive
 from ..configs import load_whole_config
 from ..errors import stop
 
@@ -45,9 +45,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     args = parser.parse_args(argv)
-    for name in ('batch_size', 'image_size', 'passes', 'repeats', 'threads'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+    require_positive(args, 'batch_size', 'image_size', 'passes', 'repeats', 'threads')
     return args
 
 

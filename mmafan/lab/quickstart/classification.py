@@ -4,9 +4,10 @@ from __future__ import annotations
 import os.path as osp
 
 from ..study.measures import Measure
+from ..study.recipe import Study
 from ..study.runs import quiet
-from .runs import load_trained
 from .task import Arm, Metric, Task
+from .trained import load_trained
 
 FEATURES = '''\
 ## Features
@@ -19,13 +20,13 @@ out. For each image the channel that moves most, and beside it the difference fr
 '''
 
 
-def draw(task: Task, work_dir: str, epochs: int) -> str:
+def draw(task: Task, study: Study, work_dir: str) -> str:
     """Draw the features of the trained A-FAN model of seed 0 on images of the test split."""
     import torch
 
     from ...visualization import attack_features, draw_features
     with quiet():
-        model, batch = load_trained(task, 'afan', epochs, work_dir, num_samples=4)
+        model, batch = load_trained(study, 'afan', work_dir, num_samples=4)
         name, tap = next(iter(model.afan.config.taps.items()))
         clean, adversarial = attack_features(model, batch, name)
         images = torch.stack(list(batch['inputs']))
@@ -41,11 +42,11 @@ TASK = Task(
     setting="A thin stock ResNet (three stages, 16 channels in the first) on 100 training images without crops and 898 "
             "test images of scikit-learn's handwritten digits",
     arms=dict(
-        baseline=Arm('baseline', BASELINE),
+        baseline=Arm(BASELINE, title='baseline'),
         # What A-FAN computes when it is on in every step; it is on in fewer, so this arm computes more.
-        equal_compute=Arm('equal compute', BASELINE, length=1.96),
-        noise=Arm('noise', AFAN, ('model.afan.taps.backbone.direction=random_sign', ), epoch_cost=2.0),
-        afan=Arm('A-FAN', AFAN, epoch_cost=2.0)),
+        equal_compute=Arm(BASELINE, title='equal compute', length=1.96),
+        noise=Arm(AFAN, {'model.afan.taps.backbone.direction': 'random_sign'}, title='noise', epoch_cost=2.0),
+        afan=Arm(AFAN, title='A-FAN', epoch_cost=2.0)),
     metrics=(Metric('accuracy/top1', 'test accuracy'), Metric('training accuracy/top1', 'training accuracy')),
     work_dir='work_dirs/quickstart',
     epochs=60,

@@ -8,16 +8,25 @@ import argparse
 import importlib
 import os
 import os.path as osp
+import sys
 import time
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Set
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..arguments import require_positive
+from ..configs import load_config
 from ..errors import stop
-from ..faults import disk_full_ends, hold_folder, no_space
-from ..progress import Progress
+from ..faults import working_in
+from ..study.compute import measure_once
+from ..study.recipe import Study, run_folder
+from ..study.report import Run
+from ..study.runner import here, train_all
 from .report import write_report
-from .runs import measure_cost, run_folder, train_run
-from .task import Task
+from .task import ROOT, Task
 
+COLUMNS = BarColumn(), TimeRemainingColumn(), TextColumn('{task.percentage:3.0f}%  {task.description}', markup=False)
 TASKS = ('classification', 'detection', 'segmentation')  # each is the TASK of a module of that name
 
 
@@ -33,46 +42,59 @@ def load_task(name: str) -> Task:
     return importlib.import_module(f'.{name}', __package__).TASK
 
 
-def draw_training(task: Task, work_dir: str, seeds: int) -> None:
+def draw_training(task: Task, study: Study, work_dir: str) -> None:
     """Draw loss and first metric of all runs."""
     from ...visualization import draw_curves
     metric = task.metrics[0]
-    runs = {arm.title: [run_folder(work_dir, name, seed) for seed in range(seeds)] for name, arm in task.arms.items()}
+    runs = {arm.title: [run_folder(study, work_dir, name, seed) for seed in study.seeds]
+            for name, arm in task.arms.items()}
     draw_curves(runs, ('loss', metric.key), {metric.key: metric.axis, 'loss': 'training loss (all terms)'},
                 {metric.key: 'epoch', 'loss': 'iteration'}, osp.join(work_dir, 'curves.png'))
 
 
-def run_demo(task: Task, work_dir: str, seeds: int, epochs: int, progress: Optional[Progress] = None) -> str:
+def run_demo(task: Task, work_dir: str, seeds: int, epochs: int) -> str:
     """Train all runs, measure, draw and write ``report.md``; return the report."""
     import torch
     begin = time.monotonic()
     # So small a network gains little from a second thread, and loses all of it where another program runs.
     torch.set_num_threads(1)
     os.makedirs(work_dir, exist_ok=True)
-    task.prepare()
-    lengths = {name: arm.num_epochs(epochs) for name, arm in task.arms.items()}
-    progress = progress or Progress(seeds * sum(arm.epoch_cost * lengths[name] for name, arm in task.arms.items()))
-    results: Dict[str, List[Dict]] = {name: [] for name in task.arms}
-    for seed in range(seeds):
-        for name, arm in task.arms.items():
-            last = 0
+    study = task.study(seeds, epochs)
+    costs = {name: arm.epoch_cost * arm.num_epochs(epochs) for name, arm in task.arms.items()}
+    screen = Console(file=sys.stdout)  # what trainings print is held back, but not the bar
+    with Progress(*COLUMNS, console=screen, refresh_per_second=1, redirect_stdout=False, redirect_stderr=False,
+                  disable=not screen.is_terminal) as progress:
+        progress.add_task('', total=seeds * sum(costs.values()))
+        [bar] = progress.tasks
+        begun: Set[Run] = set()
+        shown = -1
 
-            def show(epoch: int, loss: float) -> None:
-                nonlocal last
-                if last == 0:
-                    progress.skip((epoch - 1) * arm.epoch_cost)
-                text = f'{arm.title}, seed {seed + 1} of {seeds}, epoch {epoch} of {lengths[name]}, loss {loss:.3f}'
-                progress.advance(arm.epoch_cost, text)
-                last = epoch
+        def leave_out(amount: float) -> None:
+            if amount:
+                progress.update(bar.id, total=(bar.total or 0) - amount)
 
-            results[name].append(train_run(task, name, seed, epochs, work_dir, show))
-            progress.skip((lengths[name] - last) * arm.epoch_cost)
-    progress.close()
+        def show(run: Run, epoch: int, loss: float) -> None:
+            nonlocal shown
+            arm = task.arms[run[1]]
+            if run not in begun:  # which goes on where it was killed
+                begun.add(run)
+                leave_out((epoch - 1) * arm.epoch_cost)
+            progress.update(bar.id, advance=arm.epoch_cost, description=f'{arm.title}, seed {run[2] + 1} of {seeds}, '
+                            f'epoch {epoch} of {arm.num_epochs(epochs)}, loss {loss:.3f}')
+            if progress.disable and int(bar.percentage / 10) != shown:  # a line for every tenth
+                shown = int(bar.percentage / 10)
+                screen.print(*(column.render(bar) for column in COLUMNS[1:]), soft_wrap=True)
+
+        def tell(run: Run, found: Dict[str, Any], count: str) -> None:
+            leave_out(costs[run[1]] * found['reused'])
+
+        results = train_all([study], work_dir, lambda runs: here(runs, study, work_dir, show), tell)
     print('measuring the cost of a step and drawing pictures ...', flush=True)
-    cost = measure_cost(task, work_dir)
-    draw_training(task, work_dir, seeds)
-    pictures = task.draw(task, work_dir, epochs)
-    return write_report(task, work_dir, results, cost, epochs, pictures, time.monotonic() - begin)
+    cfg = load_config(osp.join(ROOT, str(task.arms['afan'].config)))
+    cost = measure_once(cfg, task.cost_repeats, osp.join(work_dir, 'cost.json'))
+    draw_training(task, study, work_dir)
+    pictures = task.draw(task, study, work_dir)
+    return write_report(task, study, work_dir, results, cost, epochs, pictures, time.monotonic() - begin)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -90,18 +112,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for name in ('seeds', 'epochs', 'work_dir'):
         if getattr(args, name) is None:
             setattr(args, name, getattr(task, name))
-    for name in ('seeds', 'epochs'):
-        if getattr(args, name) < 1:
-            stop(f'--{name} must be at least 1, got {getattr(args, name)}')
-    lock = hold_folder(args.work_dir)
-    try:
-        with disk_full_ends(no_space(args.work_dir)):
-            report = run_demo(task, args.work_dir, args.seeds, args.epochs)
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here')
-        raise SystemExit(130)
-    finally:
-        lock.release()
+    require_positive(args, 'seeds', 'epochs')
+    with working_in(args.work_dir):
+        report = run_demo(task, args.work_dir, args.seeds, args.epochs)
     print('\n' + report.split('\n## ', 2)[1].split('\n', 1)[1].strip())
     print(f'\nThe whole report, with curves and pictures: {osp.join(args.work_dir, "report.md")}, '
           f'and as one page {osp.join(args.work_dir, "report.html")}')

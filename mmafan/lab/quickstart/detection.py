@@ -5,9 +5,10 @@ import os.path as osp
 from typing import Any, Dict
 
 from ..errors import stop
+from ..study.recipe import Study
 from ..study.runs import quiet
-from .runs import load_trained
 from .task import Arm, Metric, Task
+from .trained import load_trained
 
 NUM_SAMPLES = 4
 ENLARGED = 4
@@ -40,7 +41,7 @@ def prepare() -> dict:
     return write_scenes()
 
 
-def draw(task: Task, work_dir: str, epochs: int) -> str:
+def draw(task: Task, study: Study, work_dir: str) -> str:
     """Draw true boxes and those that the models of seed 0 find in scenes of the test split."""
     import torch
     from mmdet.visualization import DetLocalVisualizer
@@ -51,7 +52,7 @@ def draw(task: Task, work_dir: str, epochs: int) -> str:
         visualizer = DetLocalVisualizer(line_width=2)
         visualizer.dataset_meta = dict(classes=tuple('0123456789'), palette=PALETTE)
         for name, arm in task.arms.items():
-            model, batch = load_trained(task, name, epochs, work_dir, NUM_SAMPLES)
+            model, batch = load_trained(study, name, work_dir, NUM_SAMPLES)
             with torch.no_grad():
                 samples = model.eval().test_step(batch)
             found = [sample.pred_instances[sample.pred_instances.scores > SCORE] for sample in samples]
@@ -91,8 +92,8 @@ TASK = Task(
             "training and 200 test scenes of 96 x 96 pixels, composed of 1 to 4 of scikit-learn's handwritten digits "
             "on a noisy background; the scenes of the two splits share no digit",
     arms=dict(
-        baseline=Arm('baseline', 'configs/mmdet/faster_rcnn_digits.py'),
-        afan=Arm('A-FAN', 'configs/mmdet/faster_rcnn_afan_digits.py', epoch_cost=1.7)),
+        baseline=Arm('configs/mmdet/faster_rcnn_digits.py', title='baseline'),
+        afan=Arm('configs/mmdet/faster_rcnn_afan_digits.py', title='A-FAN', epoch_cost=1.7)),
     metrics=(Metric('coco/bbox_mAP', 'test mAP', 100.0),
              Metric('coco/bbox_mAP_50', 'test AP50', 100.0)),
     work_dir='work_dirs/quickstart_detection',

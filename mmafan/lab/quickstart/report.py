@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import os.path as osp
 import statistics
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 from ..page import write_page
+from ..study.recipe import Study, run_folder
+from ..study.report import Run
 from ..study.runs import ATTACKED_SHARE
 from ..study.statistics import interval
 from .task import Task
@@ -75,14 +77,15 @@ def mean_and_interval(differences: Sequence[float]) -> str:
     return f'{mean} ± {interval(differences):.2f}' if len(differences) > 1 else mean
 
 
-def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost: Dict, epochs: int, pictures: str,
-                 seconds: float) -> str:
+def write_report(task: Task, study: Study, work_dir: str, results: Dict[Run, Dict[str, Any]], cost: Dict[str, Any],
+                 epochs: int, pictures: str, seconds: float) -> str:
     """Write ``report.md``, and the same as one page, ``report.html``; return its text.
 
     Args:
         task: The demo.
+        study: Of the demo.
         work_dir: Folder of the demo; the pictures are there already.
-        results: For each arm one result per seed, as :func:`~mmafan.lab.quickstart.runs.train_run` returns them.
+        results: Of every run, as the study's runner returns them.
         cost: What :func:`mmafan.analysis.measure_step_cost` found, as plain numbers.
         epochs: Length of a run of the baseline.
         pictures: Sections about the task's own pictures.
@@ -90,21 +93,21 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
     """
     import mmengine
     import torch
-    seeds = len(results['baseline'])
+    seeds = len(study.seeds)
     trained = f'`python tools/quickstart.py {task.name} --seeds {seeds} --epochs {epochs}`'
-    values = {arm: {metric.key: [run['metrics'][metric.key] for run in runs] for metric in task.metrics}
-              for arm, runs in results.items()}
-    first = task.metrics[0]
+    percent = {arm: {metric.key: [metric.factor * results['', arm, seed]['metrics'][metric.key] for seed in study.seeds]
+                     for metric in task.metrics} for arm in task.arms}
 
     def differences(arm: str, other: str) -> List[float]:
-        pairs = zip(values[arm][first.key], values[other][first.key])
+        pairs = zip(percent[arm][study.metric], percent[other][study.metric])
         return [one - another for one, another in pairs if arm != other]
 
-    rows = [[arm.title, arm.num_epochs(epochs), *map(mean_and_deviation, values[name].values()),
+    rows = [[arm.title, arm.num_epochs(epochs), *map(mean_and_deviation, percent[name].values()),
              mean_and_interval(differences(name, 'baseline')), mean_and_interval(differences('afan', name)), trained]
             for name, arm in task.arms.items()]
-    runs = [[task.arms[name].title, seed, *(f'{value:.2f}' for value in run['metrics'].values()), f'`{run["command"]}`']
-            for name, found in results.items() for seed, run in enumerate(found)]
+    runs = [[task.arms[name].title, seed, *(f'{values[number]:.2f}' for values in percent[name].values()),
+             f'`{train_command(study, name, seed, work_dir)}`']
+            for name in task.arms for number, seed in enumerate(study.seeds)]
     text = TEXT.format(
         title=task.title,
         setting=task.setting,
@@ -112,7 +115,7 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
         seeds=f'{seeds} seeds' if seeds > 1 else '1 seed',
         columns=' | '.join(metric.name for metric in task.metrics),
         lines='---|' * len(task.metrics),
-        compared=first.name,
+        compared=task.metrics[0].name,
         rows=lay_out(rows),
         verdict=verdict({task.arms[name].title: differences('afan', name) for name in task.arms if name != 'afan'}),
         limits=task.limits,
@@ -120,7 +123,7 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
         runs=lay_out(runs),
         pictures=pictures,
         seconds=seconds,
-        reused=sum(run['reused'] for found in results.values() for run in found),
+        reused=sum(run['reused'] for run in results.values()),
         count=len(runs),
         versions=f'torch {torch.__version__}, mmengine {mmengine.__version__}, {torch.get_num_threads()} thread(s)')
     with open(osp.join(work_dir, 'report.md'), 'w', encoding='utf-8') as file:
@@ -129,19 +132,27 @@ def write_report(task: Task, work_dir: str, results: Dict[str, List[Dict]], cost
     return text
 
 
+def train_command(study: Study, arm: str, seed: int, work_dir: str) -> str:
+    """Return the command that trains one run."""
+    options = {'randomness.seed': seed, **study.arms[arm].options}
+    return ' '.join(['python tools/train.py', str(study.arms[arm].config), '--work-dir',
+                     run_folder(study, work_dir, arm, seed), '--resume --cfg-options',
+                     *(f'{key}={value}' for key, value in options.items())])
+
+
 def lay_out(rows: Sequence[Sequence]) -> str:
     """Write the rows of a table."""
     return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in rows)
 
 
-def cost_rows(task: Task, results: Dict[str, List[Dict]], cost: Dict, trained: str) -> List[List[str]]:
+def cost_rows(task: Task, results: Dict[Run, Dict[str, Any]], cost: Dict[str, Any], trained: str) -> List[List[str]]:
     """Say what A-FAN costs: in a step in which it is on, and over a run, in which it is on in a part of the steps."""
     timed = f'`{task.cost_command}`'
     suffixes = '; '.join(f'tap `{name}`: tau = {t["share"]:.2f}, {t["passes"]:.0f} passes'
                          for name, t in cost['suffixes'].items())
     milliseconds = [f'{cost["seconds"][arm] * 1e3:.1f}' for arm in ('baseline', 'afan')]
     ratio = cost['ratios']['afan_over_baseline']
-    share = statistics.fmean(run[ATTACKED_SHARE] for run in results['afan'])
+    share = statistics.fmean(found[ATTACKED_SHARE] for run, found in results.items() if run[1] == 'afan')
     return [
         ['measured cost of a step with A-FAN on, A-FAN / baseline', f'{ratio:.2f}', timed],
         ['theoretical cost of it, 1 + N tau', f'{cost["theory"]:.2f} ({suffixes})', timed],

@@ -5,10 +5,11 @@ import os.path as osp
 from typing import Any, Dict
 
 from ..errors import stop
+from ..study.recipe import Study
 from ..study.runs import quiet
 from .detection import ENLARGED, NUM_SAMPLES, PALETTE
-from .runs import load_trained
 from .task import Arm, Metric, Task
+from .trained import load_trained
 
 SCENES: Dict[str, Any] = dict(
     folder='data/large_digit_scenes', num_train=480, num_test=200, size=64, max_digits=2, sides=(24, 44))
@@ -42,7 +43,7 @@ def prepare() -> dict:
     return write_scenes(**SCENES)
 
 
-def draw(task: Task, work_dir: str, epochs: int) -> str:
+def draw(task: Task, study: Study, work_dir: str) -> str:
     """Draw true classes and those that the models of seed 0 predict in scenes of the test split."""
     import torch
 
@@ -50,7 +51,7 @@ def draw(task: Task, work_dir: str, epochs: int) -> str:
     columns: Dict[str, list] = {'image': [], 'ground truth': [], **{arm.title: [] for arm in task.arms.values()}}
     with quiet():
         for name, arm in task.arms.items():
-            model, batch = load_trained(task, name, epochs, work_dir, NUM_SAMPLES)
+            model, batch = load_trained(study, name, work_dir, NUM_SAMPLES)
             with torch.no_grad():
                 samples = model.eval().test_step(batch)
             columns[arm.title] = [overlay(image, sample.pred_sem_seg.data[0])
@@ -98,8 +99,8 @@ TASK = Task(
             "scratch) on 480 training and 200 test scenes of 64 x 64 pixels, composed of 1 or 2 of scikit-learn's "
             "handwritten digits on a noisy background; the scenes of the two splits share no digit",
     arms=dict(
-        baseline=Arm('baseline', 'configs/mmseg/deeplabv3plus_digits.py'),
-        afan=Arm('A-FAN', 'configs/mmseg/deeplabv3plus_afan_digits.py', epoch_cost=2.0)),
+        baseline=Arm('configs/mmseg/deeplabv3plus_digits.py', title='baseline'),
+        afan=Arm('configs/mmseg/deeplabv3plus_afan_digits.py', title='A-FAN', epoch_cost=2.0)),
     metrics=(Metric('mIoU', 'test mIoU'), Metric('mAcc', 'test mAcc')),
     work_dir='work_dirs/quickstart_segmentation',
     epochs=12,

@@ -1,10 +1,16 @@
 """What tells one demo of the quickstart from another."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os.path as osp
+from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, Tuple
 
+from ...configs import CONFIGS
+from ..study import recipe
 from ..study.measures import Measure
+from ..study.recipe import Study
+
+ROOT = osp.dirname(CONFIGS)
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,15 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to train.
+class Arm(recipe.Arm):
+    """One way to train; its config is seen from the repository.
 
     Attributes:
         title: What the report calls it.
-        config: Config file, seen from the repository.
-        options: Fields to override, as ``--cfg-options`` takes them.
         length: Its epochs, as a multiple of those of the demo.
         epoch_cost: Relative time of one of its epochs, only for the time left that the progress bar shows.
     """
-    title: str
-    config: str
-    options: Tuple[str, ...] = ()
+    title: str = ''
     length: float = 1.0
     epoch_cost: float = 1.0
 
@@ -47,7 +49,7 @@ class Arm:
         """Return the length of a run.
 
         Example:
-            >>> Arm('equal compute', 'config.py', length=1.96).num_epochs(60)
+            >>> Arm('config.py', length=1.96).num_epochs(60)
             118
         """
         return max(1, round(self.length * epochs))
@@ -66,8 +68,8 @@ class Task:
         metrics: What the report tells; comparisons are of the first, which a validation gives.
         work_dir: Default folder of the report.
         epochs: Default length of a run.
-        draw: Draws the pictures beside the training curves, given the task, the demo's folder and the length of the
-            runs, and returns the report's sections about them.
+        draw: Draws the pictures beside the training curves, given the task, its study and the demo's folder, and
+            returns the report's sections about them.
         limits: Last sentence of the results: what they do not show.
         prepare: Makes the data where it is not there, and returns the settings it was made with.
         measures: What is measured beside the validation of the config, after a run.
@@ -81,13 +83,22 @@ class Task:
     metrics: Tuple[Metric, ...]
     work_dir: str
     epochs: int
-    draw: Callable[['Task', str, int], str]
+    draw: Callable[['Task', Study, str], str]
     limits: str = ('Few small images, few seeds and no controls: this demo shows that training runs and what it costs, '
                    'and is no evidence for or against the method.')
     prepare: Callable[[], dict] = dict
     measures: Dict[str, Measure] = field(default_factory=dict)
     seeds: int = 3
     cost_repeats: int = 15
+
+    def study(self, seeds: int, epochs: int) -> Study:
+        """Return the study of its arms, with its data made."""
+        arms = {name: replace(arm, options={
+            'train_cfg.max_epochs': arm.num_epochs(epochs), 'default_hooks.checkpoint.interval': max(1, epochs // 12),
+            **arm.options}) for name, arm in self.arms.items()}
+        first, *others = (metric.key for metric in self.metrics)
+        return Study(osp.join(ROOT, self.name), None, dict(arms), first, range(seeds), measures=self.measures,
+                     also=others, data=self.prepare())
 
     @property
     def cost_command(self) -> str:

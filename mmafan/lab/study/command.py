@@ -9,21 +9,23 @@ the same time share the GPUs in turn.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import os.path as osp
 import signal
 import statistics
 import sys
-from typing import Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
-from ..arguments import CFG_OPTIONS_HELP, CfgOptions
+from ..arguments import CFG_OPTIONS_HELP, CfgOptions, require_positive
 from ..errors import stop
-from ..faults import DISK_FULL, disk_full_ends, hold_folder, keep_folder, no_space
+from ..faults import DISK_FULL, disk_full_ends, keep_folder, working_in
 from ..page import write_page
+from ..processes import own_command
 from .compute import count_compute
 from .recipe import Study, load_study, run_config
-from .report import report
-from .runner import PARENT, end_with_parent, train_all, train_one, visible_devices
+from .report import Run, report
+from .runner import PARENT, end_with_parent, in_processes, line_of, train_all, train_one, visible_devices
 from .runs import ATTACKED_SHARE
 
 
@@ -41,9 +43,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     args.argv = sys.argv[1:] if argv is None else list(argv)
     if args.jobs is None:
         args.jobs = 1 if args.run else min(len(visible_devices()) or os.cpu_count() or 1, 4)
-    for name in ('jobs', 'threads'):
-        if getattr(args, name) < 1:
-            stop(f'--{name} must be at least 1, got {getattr(args, name)}')
+    require_positive(args, 'jobs', 'threads')
     return args
 
 
@@ -54,6 +54,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         end_with_parent(int(os.environ[PARENT]))
         keep_folder()
     studies = load_study(args.study, args.cfg_options)
+    by_name = {study.data_set: study for study in studies}
     work_dir = args.work_dir or osp.join('work_dirs', 'studies', studies[0].name)
     try:
         for study in studies:
@@ -67,23 +68,22 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         torch.set_num_threads(args.threads)
         name, arm, seed = args.run
         with disk_full_ends(DISK_FULL):
-            train_one(next(study for study in studies if study.data_set == name), arm, int(seed), work_dir)
+            train_one(by_name[name], arm, int(seed), work_dir)
         return
-    args.lock = hold_folder(work_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        with disk_full_ends(no_space(work_dir)):
-            finish(studies, args, work_dir)
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here')
-        raise SystemExit(130)
-    finally:
-        args.lock.release()
+
+    def tell(run: Run, found: Dict[str, Any], count: str) -> None:
+        if not found['reused']:
+            print(line_of(by_name[run[0]], run, found, count), flush=True)
+
+    with working_in(work_dir) as lock:
+        train = functools.partial(in_processes, command=[*own_command('study'), *args.argv], jobs=args.jobs,
+                                  threads=args.threads, lock=lock)
+        finish(studies, train_all(studies, work_dir, train, tell), work_dir)
 
 
-def finish(studies: Sequence[Study], args: argparse.Namespace, work_dir: str) -> None:
-    """Train what is not finished, count, print."""
-    results = train_all(studies, args, work_dir)
+def finish(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], work_dir: str) -> None:
+    """Compare what has been trained, count what it computes, draw, print."""
     missing = sum(len(study.arms) * len(study.seeds) for study in studies) - len(results)
     if missing:
         stop(f'{missing} runs failed; those that did not are rows of {osp.join(work_dir, "rows.csv")}, and the same '

@@ -1,6 +1,7 @@
-"""What the trainings of a study compute."""
+"""What the trainings of a study compute, and what a step of A-FAN costs; each is counted or measured once."""
 from __future__ import annotations
 
+import json
 import os.path as osp
 import sys
 from typing import Any, Dict
@@ -47,3 +48,17 @@ def count_once(cfg: Any, path: str) -> float:
             known = dict(fingerprint=key, flops=count_training_flops(cfg))
         write_json(path, known)
     return known['flops']
+
+
+def measure_once(cfg: Any, repeats: int, path: str) -> Dict[str, Any]:
+    """Measure the cost of a step with and without A-FAN, or read it where it was measured before; plain numbers."""
+    from ...analysis import load_batches, measure_step_cost
+    key = json.dumps([cfg.to_dict(), repeats], sort_keys=True, default=str)
+    known = read_json(path)
+    if known.get('key') != key:
+        with quiet():
+            adapt_to_cpu(cfg)
+            cost = measure_step_cost(cfg, load_batches(cfg, 2), repeats, published=False, memory=False)
+        known = dict(key=key, cost=cost.to_dict())
+        write_json(path, known)
+    return known['cost']

@@ -54,12 +54,13 @@ class Study:
         path: The file.
         config: Config file of the arms that name none, seen from the study file.
         arms: By name; ``baseline`` is what the others are compared with.
-        metric: Name of the metric in the logs of the validation.
+        metric: Name of the metric in the logs of the validation; empty where all count alike.
         seeds: Numbers; runs of the same seed are a pair.
         options: Fields to override in every arm, by dotted name.
         data_set: Name of the data set; empty where the study names none.
         measures: What is measured after each training, by name.
         also: Names of further metrics, which the table shows beside ``metric``.
+        data: Settings of data that were made for it, in place of the measures in what identifies its runs.
     """
     path: str
     config: Optional[str]
@@ -70,15 +71,18 @@ class Study:
     data_set: str = ''
     measures: Dict[str, Measure] = field(default_factory=dict)
     also: Sequence[str] = ()
+    data: Optional[Dict[str, Any]] = None
 
     @property
     def metrics(self) -> List[str]:
         """All that the table shows."""
-        return [self.metric, *self.also]
+        return [name for name in (self.metric, *self.also) if name]
 
     @property
     def identity(self) -> Dict[str, Any]:
         """What tells its runs from others of the same config."""
+        if self.data is not None:
+            return self.data
         return {'measures': {name: asdict(one) for name, one in self.measures.items()}} if self.measures else {}
 
     @property

@@ -19,7 +19,8 @@ def write_rows(studies: Sequence[Study], results: Dict[Run, Dict[str, Any]], pat
         (study.data_set, arm, seed, metric, result['metrics'][metric], round(result['seconds'], 1),
          result['fingerprint'], ' '.join(f'{k}={v}' for k, v in result['versions'].items()))
         for study in studies for arm in study.arms for seed in study.seeds
-        for result in [results.get((study.data_set, arm, seed))] if result for metric in study.metrics]
+        for result in [results.get((study.data_set, arm, seed))] if result
+        for metric in study.metrics or result['metrics']]
     from ...storage import write_whole
     text = io.StringIO(newline='')
     writer = csv.writer(text)

@@ -21,9 +21,13 @@ def quickstart(tools):
 
 
 @pytest.fixture
-def runs(tools):
-    """Return the module that trains."""
-    return tools('quickstart.runs')
+def train_run(tools):
+    """Return a function that trains a run of a demo with one seed."""
+
+    def train(task, arm, epochs, folder, on_epoch=None, hooks=()):
+        return tools('study.runner').train_one(task.study(1, epochs), arm, 0, str(folder), on_epoch, hooks)
+
+    return train
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def check_cost(read_row):
 
 
 @pytest.fixture
-def check_arms_and_resume(runs, tmp_path):
+def check_arms_and_resume(train_run, tmp_path):
     """Return a function that checks that the arms of a demo start from the same weights and see the same images, and
     that a killed run goes on to the weights of an uninterrupted one."""
     from mmengine.hooks import Hook
@@ -78,16 +82,15 @@ def check_arms_and_resume(runs, tmp_path):
 
     def check(task):
         straight, resumed = Keep(), Keep()
-        runs.train_run(task, 'baseline', 0, 1, str(tmp_path / 'one'), hooks=(Look(), ))
-        runs.train_run(task, 'afan', 0, 2, str(tmp_path / 'one'), hooks=(Look(), straight))
+        train_run(task, 'baseline', 1, tmp_path / 'one', hooks=(Look(), ))
+        train_run(task, 'afan', 2, tmp_path / 'one', hooks=(Look(), straight))
         (images, weights), (other_images, other_weights) = seen
         assert torch.equal(images, other_images)
         assert len(weights) == len(other_weights) and all(map(torch.equal, weights, other_weights))
         with pytest.raises(KeyboardInterrupt):
-            runs.train_run(task, 'afan', 0, 2, str(tmp_path / 'two'), hooks=(Kill(), ))
+            train_run(task, 'afan', 2, tmp_path / 'two', hooks=(Kill(), ))
         epochs = []
-        runs.train_run(
-            task, 'afan', 0, 2, str(tmp_path / 'two'), lambda epoch, _: epochs.append(epoch), hooks=(resumed, ))
+        train_run(task, 'afan', 2, tmp_path / 'two', lambda epoch, _: epochs.append(epoch), (resumed, ))
         assert epochs == [2]
         assert all(map(torch.equal, straight.weights, resumed.weights))
 

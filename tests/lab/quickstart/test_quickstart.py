@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import re
@@ -46,16 +45,14 @@ COST = dict(
     ratios=dict(afan_over_baseline=2.358))
 
 
-def fake_results(task, **values):
-    """One value per seed for each arm; every further metric is larger by 10."""
-    return {arm: [dict({'metrics': {m.key: v + 10 * i for i, m in enumerate(task.metrics)},
-                        'command': f'train {arm} {seed}', 'reused': False},
-                       **({ATTACKED: 0.4 + 0.2 * seed} if arm == 'afan' else {})) for seed, v in enumerate(own)]
-            for arm, own in values.items()}
-
-
 def write(report, task, folder, **values):
-    return report.write_report(task, str(folder), fake_results(task, **values), COST, 60, '## Pictures\n', 12.3)
+    """Write a report of one value per seed for each arm; every further metric is larger by 10."""
+    results = {('', arm, seed): dict(
+        {'metrics': {m.key: (v + 10 * i) / m.factor for i, m in enumerate(task.metrics)}, 'reused': False},
+        **({ATTACKED: 0.4 + 0.2 * seed} if arm == 'afan' else {}))
+        for arm, own in values.items() for seed, v in enumerate(own)}
+    study = dataclasses.replace(task, prepare=dict).study(len(values['afan']), 60)
+    return report.write_report(task, study, str(folder), results, COST, 60, '## Pictures\n', 12.3)
 
 
 def test_numbers_in_the_tables(report, task, tmp_path, read_row):
@@ -63,14 +60,16 @@ def test_numbers_in_the_tables(report, task, tmp_path, read_row):
                  noise=[92.0, 92.0, 92.0], afan=[91.0, 94.0, 97.0])
     assert (tmp_path / 'report.md').read_text() == text
     page = check_offline(tmp_path / 'report.html', pictures=0)  # nothing was drawn
-    assert ['noise', '1', '92.00', '102.00', 'train noise 1'] in page.cells and 'Pictures' in page.text
+    [command] = [row[-1] for row in page.cells if row[:-1] == ['noise', '1', '92.00', '102.00']]
+    assert f'--work-dir {tmp_path}/noise/seed_1 --resume --cfg-options randomness.seed=1 train_cfg' in command
+    assert 'Pictures' in page.text
     # Intervals: 4.303 / sqrt(3) = 2.484 times the deviation of the differences, which are here -1, 0, 1 or their like.
     assert read_row(text, 'baseline | 60')[1:-1] == ['60', '92.00 ± 2.00', '102.00 ± 2.00', '', '+2.00 ± 2.48']
     assert read_row(text, 'equal compute | 118')[2:-1] == [
         '92.00 ± 1.00', '102.00 ± 1.00', '+0.00 ± 2.48', '+2.00 ± 4.97']
     assert read_row(text, 'noise | 60')[2:-1] == ['92.00 ± 0.00', '102.00 ± 0.00', '+0.00 ± 4.97', '+2.00 ± 7.45']
     assert read_row(text, 'A-FAN | 60')[2:-1] == ['94.00 ± 3.00', '104.00 ± 3.00', '+2.00 ± 2.48', '']
-    assert read_row(text, 'noise | 1 ') == ['noise', '1', '92.00', '102.00', '`train noise 1`']
+    assert read_row(text, 'noise | 1 ') == ['noise', '1', '92.00', '102.00', f'`{command}`']
     assert 'interval to baseline and to equal compute and to noise is not above 0. ' in text
     assert '## Pictures' in text
 
@@ -120,35 +119,14 @@ def test_equal_compute_computes_what_afan_does(repo, task):
     assert task.arms['equal_compute'].length == pytest.approx(afan / baseline, abs=0.005)
 
 
-def test_controls_differ_from_their_arm_in_what_they_say(runs, task):
-    cfg = {arm: runs.make_config(runs.train_command(task, arm, 0, 60, 'demo')) for arm in task.arms}
+def test_controls_differ_from_their_arm_in_what_they_say(tools, task):
+    study = task.study(1, 60)
+    cfg = {arm: tools('study.recipe').run_config(study, arm, 0, 'demo') for arm in task.arms}
     assert {arm: one.train_cfg.max_epochs for arm, one in cfg.items()} == dict(
         baseline=60, equal_compute=118, noise=60, afan=60)
     assert cfg['noise'].model.afan.taps.backbone.pop('direction') == 'random_sign'
     assert cfg['noise'].model == cfg['afan'].model
     assert cfg['equal_compute'].model == cfg['baseline'].model
-
-
-def test_progress_counts_down(quickstart, monkeypatch):
-    now = iter([500.0, 530.0])
-    monkeypatch.setattr(quickstart.time, 'monotonic', lambda: next(now))
-    stream = io.StringIO()
-    progress = quickstart.Progress(10, stream)
-    progress.skip(4)  # done by an earlier call: not part of the pace
-    progress.advance(1, 'one')  # nor is this one, which waits for imports
-    progress.advance(4, 'two')
-    assert stream.getvalue().splitlines() == [' 50%  -:-- left  one', ' 90%  0:07 left  two']
-
-
-def test_progress_is_one_line_on_a_terminal(quickstart):
-    stream = io.StringIO()
-    stream.isatty = lambda: True
-    progress = quickstart.Progress(4, stream)
-    for _ in range(4):
-        progress.advance(1, 'text')
-    progress.close()
-    assert stream.getvalue().count('\n') == 1
-    assert '100%' in stream.getvalue().split('\r')[-1]
 
 
 @pytest.mark.parametrize('arguments, word', [(['translation'], 'classification, detection and segmentation'),
@@ -182,23 +160,38 @@ def test_every_task_is_found_by_its_name(quickstart):
 
 
 @pytest.mark.parametrize('name', ['task', 'detection', 'segmentation'])
-def test_settings_tell_runs_apart(tools, runs, name, request, tmp_path):
-    task = request.getfixturevalue(name)
+def test_settings_tell_runs_apart(tools, name, request, tmp_path):
+    task = dataclasses.replace(request.getfixturevalue(name), prepare=dict)
+    recipe, runs = tools('study.recipe'), tools('study.runs')
 
-    def identity(arm, seed, epochs, folder, data=None):
-        cfg = runs.make_config(runs.train_command(task, arm, seed, epochs, str(folder)))
-        return tools('study.runs').fingerprint(cfg, data or {})
+    def identity(arm, seed, epochs, folder, **data):
+        study = dataclasses.replace(task, prepare=lambda: data).study(seed + 1, epochs)
+        return runs.fingerprint(recipe.run_config(study, arm, seed, str(folder)), study.identity)
 
     one = identity('afan', 0, 2, tmp_path)
     assert one == identity('afan', 0, 2, tmp_path / 'elsewhere')
     for other in (('baseline', 0, 2), ('afan', 1, 2), ('afan', 0, 3)):
         assert one != identity(*other, tmp_path)
-    assert one != identity('afan', 0, 2, tmp_path, dict(num_train=7))
+    assert one != identity('afan', 0, 2, tmp_path, num_train=7)
+
+
+@pytest.mark.parametrize('name', ['task', 'detection', 'segmentation'])
+def test_the_command_of_a_run_trains_what_the_demo_trains(tools, report, repo, name, request, monkeypatch):
+    import shlex
+    monkeypatch.chdir(repo)
+    study = dataclasses.replace(request.getfixturevalue(name), prepare=dict).study(2, 60)
+    train, configs, runs = tools('train'), tools('configs'), tools('study.runs')
+    for arm in study.arms:
+        args = train.parse_args(shlex.split(report.train_command(study, arm, 1, 'demo'))[2:])
+        cfg = configs.load_config(args.config, args.cfg_options)
+        train.apply_args(cfg, args)
+        expected = tools('study.recipe').run_config(study, arm, 1, 'demo')
+        assert runs.fingerprint(cfg, {}) == runs.fingerprint(expected, {}) and cfg.work_dir == expected.work_dir
 
 
 @pytest.mark.slow
 def test_whole_demo(quickstart, task, tmp_path, read_row, check_cost):
-    afan = dataclasses.replace(task.arms['afan'], options=('custom_hooks.0.fit_threshold=1.0', ))  # on from the start
+    afan = dataclasses.replace(task.arms['afan'], options={'custom_hooks.0.fit_threshold': 1.0})  # on from the start
     task = dataclasses.replace(task, arms=dict(task.arms, afan=afan))
     text = quickstart.run_demo(task, str(tmp_path), seeds=1, epochs=2)
     accuracy = {arm.title: [float(cell) for cell in read_row(text, f'{arm.title} | {arm.num_epochs(2)}')[2:4]]
@@ -221,7 +214,7 @@ def test_whole_demo(quickstart, task, tmp_path, read_row, check_cost):
 
 
 @pytest.mark.slow
-def test_arms_start_alike_and_finished_runs_are_not_repeated(runs, task, tmp_path):
+def test_arms_start_alike_and_finished_runs_are_not_repeated(train_run, task, tmp_path):
     import torch
     from mmengine.hooks import Hook
     seen = []
@@ -233,20 +226,20 @@ def test_arms_start_alike_and_finished_runs_are_not_repeated(runs, task, tmp_pat
                 inputs = torch.stack([i.float() for i in data_batch['inputs']])
                 seen.append((inputs, [p.detach().clone() for p in runner.model.parameters()]))
 
-    results = [runs.train_run(task, arm, 0, 1, str(tmp_path), hooks=(Look(), )) for arm in ('baseline', 'afan')]
+    results = [train_run(task, arm, 1, tmp_path, hooks=(Look(), )) for arm in ('baseline', 'afan')]
     assert [r['reused'] for r in results] == [False, False]
     (images, weights), (other_images, other_weights) = seen
     assert torch.equal(images, other_images)
     assert len(weights) == len(other_weights)
     assert all(torch.equal(a, b) for a, b in zip(weights, other_weights))
-    again = runs.train_run(task, 'baseline', 0, 1, str(tmp_path), hooks=(Look(), ))
+    again = train_run(task, 'baseline', 1, tmp_path, hooks=(Look(), ))
     assert again['reused']
     assert again['metrics'] == results[0]['metrics']
     assert len(seen) == 2
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on(runs, task, tmp_path):
+def test_killed_run_goes_on(train_run, task, tmp_path):
     from mmengine.hooks import Hook
 
     class Kill(Hook):
@@ -257,10 +250,10 @@ def test_killed_run_goes_on(runs, task, tmp_path):
                 raise KeyboardInterrupt
 
     epochs = []
-    straight = runs.train_run(task, 'baseline', 0, 4, str(tmp_path / 'straight'))
+    straight = train_run(task, 'baseline', 4, tmp_path / 'straight')
     with pytest.raises(KeyboardInterrupt):
-        runs.train_run(task, 'baseline', 0, 4, str(tmp_path / 'killed'), hooks=(Kill(), ))
-    resumed = runs.train_run(task, 'baseline', 0, 4, str(tmp_path / 'killed'), lambda epoch, _: epochs.append(epoch))
+        train_run(task, 'baseline', 4, tmp_path / 'killed', hooks=(Kill(), ))
+    resumed = train_run(task, 'baseline', 4, tmp_path / 'killed', lambda epoch, _: epochs.append(epoch))
     assert epochs == [3, 4]
     assert resumed['metrics'] == straight['metrics']
     assert not os.path.exists(tmp_path / 'killed' / 'baseline' / 'seed_0' / 'result.json.part')

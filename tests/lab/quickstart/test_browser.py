@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('matplotlib', reason='the reports have pictures')
 
-from ..browser import open_page  # noqa: E402
+from ...browser import open_page  # noqa: E402
 
 
 @pytest.mark.parametrize('body, sentence', [
@@ -24,33 +24,29 @@ def test_faults_of_a_page_are_seen(tmp_path, body, sentence):
     assert re.search(sentence, '\n'.join(found)), found
 
 
-def test_report_of_the_quick_start_opens_without_an_error(tmp_path):
-    pytest.importorskip('mmpretrain', reason='the demo trains a model of mmpretrain')
+def test_report_of_the_quick_start_opens_without_an_error(tools, tmp_path):
     import matplotlib.pyplot as plt
 
-    from mmafan.lab.quickstart import classification, report
-
-    from .quickstart.test_quickstart import write
+    from .test_quickstart import write
+    report, task = tools('quickstart.report'), tools('quickstart.classification').TASK
     plt.figure(figsize=(2, 1)).savefig(tmp_path / 'curves.png', dpi=100)
-    write(report, classification.TASK, tmp_path, **{arm: [90.0, 92.0] for arm in classification.TASK.arms})
+    write(report, task, tmp_path, **{arm: [90.0, 92.0] for arm in task.arms})
     assert open_page(tmp_path / 'report.html', tmp_path / 'profile') == ([], [200])
 
 
-def test_report_of_a_study_opens_without_an_error(repo, monkeypatch, tmp_path):
-    pytest.importorskip('mmpretrain', reason='the config is one of mmpretrain')
-    monkeypatch.setenv('LOCAL_RANK', '0')  # a command sets it, and the other tests must not see that
-    from mmafan.lab.study import command, recipe, runs
+def test_report_of_a_study_opens_without_an_error(tools, repo, tmp_path):
+    study, tool, runs = tools('study.recipe'), tools('study.command'), tools('study.runs')
     path = tmp_path / 'mine.py'
     path.write_text(f"config = {str(repo / 'configs/mmpretrain/resnet_afan_digits.py')!r}\nmetric = 'accuracy/top1'\n"
                     'seeds = 2\narms = dict(baseline=dict(stock=True), afan=dict())\n')
-    [found] = recipe.load_study(str(path))
+    [found] = study.load_study(str(path))
     for arm in found.arms:
         for seed in range(2):
-            cfg = recipe.run_config(found, arm, seed, str(tmp_path))
+            cfg = study.run_config(found, arm, seed, str(tmp_path))
             os.makedirs(cfg.work_dir)
             runs.write_json(os.path.join(cfg.work_dir, 'result.json'), dict(
                 fingerprint=runs.fingerprint(cfg, {}), metrics={'accuracy/top1': 50.0 + seed}, seconds=1.0,
                 versions={}))
-    command.main([str(path), '--work-dir', str(tmp_path)])
+    tool.main([str(path), '--work-dir', str(tmp_path)])
     errors, widths = open_page(tmp_path / 'report.html', tmp_path / 'profile')
     assert not errors and len(widths) == 1 and widths[0] > 100
