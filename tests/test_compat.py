@@ -101,6 +101,7 @@ def test_a_checkpoint_cannot_exchange_the_statistics_of_the_log(tmp_path):
     state = dict(HistoryBuffer([1.0, 3.0], [1, 1]).__dict__, max_length=5, _statistics_methods={},
                  statistics_methods=dict(mean=HistoryBuffer.min, median=HistoryBuffer.max))
     torch.save(dict(history=ExchangedMean(state)), tmp_path / 'checkpoint.pth')
+    HistoryBuffer._statistics_methods.clear()  # as in a process that has logged nothing yet
     history = _load_checkpoint(str(tmp_path / 'checkpoint.pth'))['history']
     assert HistoryBuffer._statistics_methods == known
     assert type(history) is HistoryBuffer and history.mean() == history.statistics('mean') == 2.0

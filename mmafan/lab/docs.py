@@ -197,7 +197,8 @@ def wanted() -> Dict[Path, str]:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(prog='write_docs.py', description='Write what the documentation takes from the code.')
+    parser = argparse.ArgumentParser(
+        prog='write_docs.py', description='Write what the documentation takes from the code.')
     parser.add_argument('--check', action='store_true', help='write nothing; status 1 where a file is out of date')
     parser.add_argument('--api', type=Path, metavar='FILE', help='where to write the page of what is public')
     args = parser.parse_args(argv)
