@@ -111,7 +111,8 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
         if place[2] == VALUES:  # written to past the counter of versions; another shape is that of a shard
             changed = place[0].startswith(follow) or now.shape == saved.value.shape and not now.equal(saved.value)
         elif place[2] == BUFFER:
-            changed = now is not saved.original or now is not None and now._version != saved.version
+            changed = now is not saved.original or now is not None and (
+                now._version != saved.version or not now.equal(saved.value))  # written to past the counter
         else:
             changed = name in owner and now != saved.value
         if changed:

@@ -97,3 +97,24 @@ def test_a_weight_that_the_forward_writes_to():
             t=dict(module='stem', step_size=0.1, strengths=(0.5, 1.0), num_steps=2, radius=0.2))))
         model.train_step(dict(inputs=torch.randn(4, 3, 8, 8), data_samples=None),
                          OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
+
+
+class Counting(Normalizing):
+    """A model that begins otherwise in its first forward, which a buffer remembers past its counter of versions."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('begun', torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        found = super().forward(inputs, data_samples, mode)
+        factor = 2 + self.begun.clone()
+        self.begun.data.copy_(torch.ones(1))
+        return {name: value * factor for name, value in found.items()}
+
+
+def test_a_buffer_that_is_written_to_past_its_version_is_as_the_clean_pass_found_it():
+    torch.manual_seed(1)
+    model = afan_model(Counting)(afan=dict(taps=dict(t=dict(module='stem', step_size=0.1))))
+    proof = prove(model, dict(inputs=torch.randn(4, 3, 8, 8), data_samples=torch.tensor([0, 1, 2, 1])))
+    assert proof.holds, proof.wrong
