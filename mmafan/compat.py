@@ -5,6 +5,8 @@ import functools
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
+
 
 def register_config_package() -> None:
     """Let ``_base_ = 'mmafan::...'`` resolve.
@@ -41,6 +43,24 @@ def _history_method(owner: Any, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith('_'):
         raise UnpicklingError(f'a checkpoint may name a method of HistoryBuffer alone, got {name!r} of {owner!r}')
     return getattr(owner, name)
+
+
+def keep_statistics() -> None:
+    """Let a checkpoint bring the values of mmengine's log, but not what computes their means.
+
+    ``HistoryBuffer.__setstate__`` of mmengine 0.10.7 exchanges them in the class, for the whole process. No longer
+    needed once it does not; ``tests/test_compat.py`` tells when.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def __setstate__(self: Any, state: Any) -> None:
+        fields: Any = state if isinstance(state, dict) else {}
+        pair = [fields.get('_log_history'), fields.get('_count_history')]
+        if not all(isinstance(part, np.ndarray) and part.ndim == 1 and part.shape == pair[0].shape for part in pair):
+            raise UnpicklingError('a HistoryBuffer in a checkpoint must hold two arrays of one length')
+        self._set_default_statistics()
+        self.__dict__.update(_log_history=pair[0], _count_history=pair[1], max_length=state['max_length'])
+    HistoryBuffer.__setstate__ = __setstate__
 
 
 def accept_shape_beside_inputs() -> None:
@@ -221,6 +241,7 @@ def apply() -> None:
     """Apply every workaround that concerns mmengine; safe to call again."""
     register_config_package()
     allow_checkpoint_classes()
+    keep_statistics()
     accept_shape_beside_inputs()
     load_fsdp_optimizers()
     write_files_whole()

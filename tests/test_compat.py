@@ -85,6 +85,37 @@ def test_checkpoint_with_histories_arrays_and_numpy_scalars_loads(written_by, tm
         assert hub.get_info(name).dtype == value.dtype and (hub.get_info(name) == value).all(), name
 
 
+class ExchangedMean(HistoryBuffer):
+    """Pickled as a history that brings a mean of its own, and arrays of its own."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return HistoryBuffer, (), self.state
+
+
+def test_a_checkpoint_cannot_exchange_the_statistics_of_the_log(tmp_path):
+    """Nor under another name: logs are compared, and a file that is passed over has been read, too."""
+    known = dict(HistoryBuffer._statistics_methods)
+    state = dict(HistoryBuffer([1.0, 3.0], [1, 1]).__dict__, max_length=5, _statistics_methods={},
+                 statistics_methods=dict(mean=HistoryBuffer.min, median=HistoryBuffer.max))
+    torch.save(dict(history=ExchangedMean(state)), tmp_path / 'checkpoint.pth')
+    HistoryBuffer._statistics_methods.clear()  # as in a process that has logged nothing yet
+    history = _load_checkpoint(str(tmp_path / 'checkpoint.pth'))['history']
+    assert HistoryBuffer._statistics_methods == known
+    assert type(history) is HistoryBuffer and history.mean() == history.statistics('mean') == 2.0
+
+
+@pytest.mark.parametrize('changes', [dict(_log_history=None), dict(_log_history='x'), dict(_count_history=np.ones(3)),
+                                     dict(_log_history=np.ones((2, 2)))])
+def test_a_history_of_a_checkpoint_has_two_arrays(tmp_path, changes):
+    state = dict(_log_history=np.ones(2), _count_history=np.ones(2), max_length=5)
+    torch.save(dict(history=ExchangedMean(dict(state, **changes))), tmp_path / 'checkpoint.pth')
+    with pytest.raises(pickle.UnpicklingError, match='two arrays of one length'):
+        _load_checkpoint(str(tmp_path / 'checkpoint.pth'))
+
+
 class AnyAttribute:
     """Pickled as ``getattr(getattr, '__self__')``: the module builtins, and with it ``eval``."""
 
@@ -181,7 +212,13 @@ def stock(tmp_path_factory):
             from mmengine.runner import Runner
             return "Config.fromstring(checkpoint['meta']['config']" in ''.join(inspect.getsource(Runner.resume).split())
 
-        found = dict(checkpoint=error_of(_load_checkpoint, sys.argv[1]), config=error_of(Config.fromfile, sys.argv[2]),
+        def exchanges(_):
+            from mmengine.logging import HistoryBuffer
+            HistoryBuffer().__setstate__(dict(statistics_methods=dict(mean=max)))
+            return HistoryBuffer._statistics_methods['mean'] is max
+
+        found = dict(exchanged=exchanges(None), checkpoint=error_of(_load_checkpoint, sys.argv[1]),
+                     config=error_of(Config.fromfile, sys.argv[2]),
                      flops=error_of(count, None), fsdp=error_of(load_optimizer, None),
                      keep=keep_one(sys.argv[3]), in_place=writes_in_place(sys.argv[3]), runs=runs_config(None))
         print(json.dumps(dict(found, mmafan='mmafan' in sys.modules)))
@@ -200,6 +237,11 @@ def test_allow_checkpoint_classes_is_still_needed(stock):
     assert stock['checkpoint'] is not None, (
         'stock mmengine loads its own checkpoints: the workaround compat.allow_checkpoint_classes can go')
     assert 'Weights only load failed' in stock['checkpoint'] and 'HistoryBuffer' in stock['checkpoint']
+
+
+def test_keep_statistics_is_still_needed(stock):
+    assert stock['exchanged'] is True, (
+        'stock mmengine keeps its statistics: the workaround compat.keep_statistics can go')
 
 
 def test_register_config_package_is_still_needed(stock):

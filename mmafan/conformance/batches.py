@@ -36,6 +36,8 @@ def make_batch(cfg: Any, count: int, side: Optional[int]) -> Any:
     batch = synthetic_batches(cfg, 1, count, side)[0]
     if kind == 'TrackDataPreprocessor' and not _preprocessor(cfg).get('use_det_processor'):
         return _videos(batch)
+    if kind == 'MultiBranchDataPreprocessor':
+        return _branches(batch)
     channels = len(_preprocessor(cfg).get('mean') or 'rgb')
     if channels != 3:
         images = [image.repeat(-(-channels // 3), 1, 1)[:channels] for image in batch['inputs']]
@@ -78,6 +80,14 @@ def _classifies(cfg: Any) -> bool:
 
 def _name(step: Any) -> str:
     return type_name(step['type'])
+
+
+def _branches(batch: Any) -> Any:
+    """One batch with labels, and one that a teacher labels for its student."""
+    for sample in batch['data_samples']:
+        sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
+    names = ('sup', 'unsup_teacher', 'unsup_student')
+    return {key: {name: copy.deepcopy(value) for name in names} for key, value in batch.items()}
 
 
 def _geometric(steps: Any) -> Any:

@@ -19,7 +19,7 @@ from .families import configs_of, read_family_config, training_configs
 from .row import Row, describe
 from .shrink import short_resnets
 
-MOST = 4  # configs that are tried of a family
+MOST = 8  # configs that are tried of a family
 LARGE = 50e6  # parameters; the memory of a further copy with gradients is saved
 
 

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, FrozenSet, Sequence, Set
+from typing import Any, Dict, FrozenSet, Sequence, Set, Tuple
 
 import torch
 
 from ..replay import Facts, Recording
-from ..replay.graph import leaves_before, node_of, nodes_behind
+from ..replay.graph import leaves_before, leaves_until, node_of, nodes_behind
 from .losses import Losses, depends, is_loss, loss_tensors
 
 
@@ -18,7 +18,7 @@ def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) ->
     """
     names = {key for key in losses if is_loss(key) and depends({key: losses[key]})}
     own, others = dict(facts.own_losses), dict(facts.other_losses)
-    calls, before, held = dict(facts.num_calls), dict(facts.before), dict(facts.held)
+    calls, before, until, held = dict(facts.num_calls), dict(facts.before), dict(facts.until), dict(facts.held)
     for name, capture in recording.captures.items():
         again = len(capture.outputs) != calls.get(name)
         new = names if again else names - own.get(name, frozenset()) - others.get(name, frozenset())
@@ -28,10 +28,11 @@ def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) ->
         own[name] = found if again else own[name] | found
         others[name] = (others.get(name, frozenset()) | new) - own[name]
         if again and name in recording.modules:
-            before[name] = _before(recording, name, losses)
+            before[name], until[name] = _before(recording, name, losses)
             held.pop(name, None)  # which of them a pass comes to is no longer known
         calls[name] = len(capture.outputs)
-    return replace(facts, own_losses=own, other_losses=others, num_calls=calls, before=before, held=held)
+    return replace(facts, own_losses=own, other_losses=others, num_calls=calls, before=before,
+                   until=until, held=held)
 
 
 def own_losses(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
@@ -40,10 +41,11 @@ def own_losses(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
     return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
 
 
-def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> FrozenSet[str]:
-    """Name the parameters that are used before a tap alone."""
-    sources = [node_of(feature) for feature in recording.captures[name].live]
-    return named_parameters(recording, leaves_before(sources, nodes_behind(loss_tensors(losses))))
+def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> Tuple[FrozenSet[str], FrozenSet[str]]:
+    """Name the parameters that are used before a tap alone, and those that are used there and elsewhere."""
+    sources, nodes = [node_of(feature) for feature in recording.captures[name].live], nodes_behind(loss_tensors(losses))
+    before = leaves_before(sources, nodes)
+    return named_parameters(recording, before), named_parameters(recording, leaves_until(sources[0], nodes) - before)
 
 
 def named_parameters(recording: Recording, found: Set[int]) -> FrozenSet[str]:

@@ -17,6 +17,7 @@ from .attack import RunLoss, Suffix
 from .dependence import decide_losses, named_parameters, own_losses
 from .exchange import check_exchange, run_again, same_loss
 from .losses import Losses, is_loss, keep_losses, loss_tensors, select_losses
+from .shared_memory import check_copies, check_rerun
 from .tap_paths import may_return, may_run
 
 PATIENCE = 20
@@ -58,6 +59,9 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, los
         recording.facts = facts  # this step's own passes need them
         return None
     names = [name for name, works in zip(recording.captures, agreed[1:]) if works]
+    for name in names:
+        if recording.captures[name].changed and taps[name].module != INPUTS:
+            check_copies(model, recording, batch, run, losses, name)
     idle: Dict[str, FrozenSet[int]] = {name: frozenset() for name in taps}
     proven = set(names)
     for name in names:
@@ -194,6 +198,8 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: RunLoss, 
     suffix = Suffix(model, recording, batch, run, name, model.afan.config.taps[name])
     passed = run_again(suffix)
     clean, again = (float(model.parse_losses(found)[0].detach()) for found in (losses, passed))
+    if not same_loss(again, clean, suffix.features, 1e-4):
+        check_rerun(model, recording, batch, run, name)
     if recording.replays and not same_loss(again, clean, suffix.features, 1e-4):
         raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the loss '
                          f'is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')

@@ -7,6 +7,7 @@ waited.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 from mmengine.dist import is_distributed
@@ -85,7 +86,8 @@ class JoinedStep(Step):
             self._measure(suffix, attack)
             suffix.run, suffix.features = self.run, []
             suffix.capture.keep_rows(suffix.chosen)
-            suffix.recording.state = {}  # its passes run beside another one, which must not find it
+            suffix.recording.state = {}  # its passes run beside another one, which must not find it,
+            suffix.recording.facts = replace(suffix.recording.facts, until={})  # nor parameters without gradient
             passes += [functools.partial(self._adversarial_losses, suffix, wanted, perturbed)
                        for wanted, perturbed in attack.passes()]
         return passes

@@ -52,6 +52,8 @@ class Facts:
         own_losses: By tap, names of those that do; what is in neither has not been there with a gradient.
         before: By tap, names of the parameters that are used before it alone: constants of its passes.
         held: By tap, those of them that a pass comes to where the prefix replays.
+        until: By tap, names of the parameters that are used before it and not before it alone: constants of its passes
+            until they come to it.
         num_calls: By tap, how often its module ran when this was found.
         proven: The taps that have been seen to work.
     """
@@ -65,13 +67,14 @@ class Facts:
     own_losses: Mapping[str, Names] = field(default_factory=dict)
     before: Mapping[str, Names] = field(default_factory=dict)
     held: Mapping[str, Names] = field(default_factory=dict)
+    until: Mapping[str, Names] = field(default_factory=dict)
     num_calls: Mapping[str, int] = field(default_factory=dict)
     proven: Names = frozenset()
 
     def joined(self, other: 'Facts') -> 'Facts':
         """Return what is known where another step has shown other taps, or other ways through the model."""
         merged: Any = {name: {**(getattr(self, name) or {}), **(getattr(other, name) or {})} for name in
-                       ('idle_calls', 'other_losses', 'own_losses', 'before', 'num_calls')}
+                       ('idle_calls', 'other_losses', 'own_losses', 'before', 'until', 'num_calls')}
         return replace(
             other, hooked=(self.hooked or frozenset()) | (other.hooked or frozenset()),
             changed_in_place=(self.changed_in_place or frozenset()) | (other.changed_in_place or frozenset()),

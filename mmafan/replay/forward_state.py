@@ -46,8 +46,17 @@ def _all_places(model: nn.Module, momentum: bool) -> Iterator[Place]:
         if not isinstance(module, _BatchNorm):
             yield from ((path, name, ATTRIBUTE) for name, value in vars(module).items() if _is_plain(value))
             yield from ((path, name, BUFFER) for name in buffers)
-        elif own and not any(p.requires_grad for p in own.values()):
+        elif momentum and not _trains(model, path, module):
             yield from ((path, name, VALUES) for name in buffers)
+
+
+def _trains(model: nn.Module, path: str, norm: nn.Module) -> bool:
+    """Whether a norm has a gradient; one without parameters is like what it is a part of."""
+    parameters = list(norm.parameters())
+    while not parameters and path:
+        path = path.rpartition('.')[0]
+        parameters = list(model.get_submodule(path).parameters())
+    return any(parameter.requires_grad for parameter in parameters)
 
 
 def _owner(model: nn.Module, place: Place) -> Dict[str, Any]:
@@ -68,7 +77,7 @@ def read_state(model: nn.Module, places: Optional[Iterable[Place]] = None, known
         places: Where to look; None: everywhere.
         known: Copies made before, of which those of buffers that are still the same serve again.
         momentum: Whether everywhere includes what momentum networks are made of: parameters, and the buffers of batch
-            norms whose parameters have no gradient.
+            norms that have no gradient.
     """
     state: State = {}
     for place in _all_places(model, momentum) if places is None else places:

@@ -6,6 +6,10 @@ from typing import Any, Dict, Iterable, List, Set
 
 from torch import Tensor
 
+# Beginnings of the names of nodes that give the values of what they are made from.
+_SAME_VALUES = ('TBackward', 'ToCopyBackward', 'ViewBackward', 'ReshapeAliasBackward', 'TransposeBackward',
+                'PermuteBackward', 'SplitBackward', 'SelectBackward', 'SliceBackward', 'UnsqueezeBackward')
+
 
 def node_of(tensor: Tensor) -> Any:
     """Return the node of the graph that a tensor's gradient comes to."""
@@ -63,10 +67,26 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
         after.update(found)
         waiting += found
     late = {node for node in nodes if _time(node) > _time(sources[0])} - behind(sources)
-    used_after = {following for node in after for following, _ in node.next_functions}
-    used_late = {following for node in late for following, _ in node.next_functions}
+    used_after, used_late = _used_by(after), _used_by(late)
     earlier = leaves_among(behind(sources))
     return (earlier | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
+
+
+def _used_by(nodes: Iterable[Any]) -> Set[Any]:
+    """Return what some nodes use: a weight itself where they use a view or a cast of it, as a linear layer does."""
+    found = set()
+    for node in nodes:
+        for following, _ in node.next_functions:
+            while following is not None and following.name().startswith(_SAME_VALUES):
+                following = following.next_functions[0][0]
+            found.add(following)
+    return found
+
+
+def leaves_until(source: Any, nodes: Iterable[Any]) -> Set[int]:
+    """Return the leaves that some nodes use which were made before another one, by ``id``."""
+    return leaves_among(following for node in nodes if _time(node) < _time(source)
+                        for following, _ in node.next_functions)
 
 
 def _time(node: Any) -> int:

@@ -64,8 +64,8 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        changed = self.facts.changed_state
-        self.state = {} if changed == () else read_state(self.model, changed, momentum=True)
+        places = self.facts.changed_state
+        self.state = {} if places == () else read_state(self.model, places, momentum=True)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
@@ -90,6 +90,8 @@ class Recording:
         for handle in self._handles:
             handle.remove()
         self._patches.undo()
+        for capture in self.captures.values():
+            capture.finish()
         self._num_hidden, self._frames = 0, [(None, [])]
         self.streams = self._start, RandomState()
         changed = self.facts.changed_in_place

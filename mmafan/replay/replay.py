@@ -13,7 +13,7 @@ from .facts import WatchedCall
 from .forward_state import forward_state
 from .recording import Recording
 from .state import PassKind, PassState, running_pass
-from .tap import Record, Records
+from .tap import Record, Records, TapCapture
 from .tree import map_tensors, snapshot
 
 
@@ -22,7 +22,7 @@ class Replay:
 
     Args:
         recording: The clean pass.
-        name: Name of the tap. At the model inputs everything is suffix.
+        name: Name of the tap, or ``''``: without one nothing is perturbed. At the model inputs everything is suffix.
         features: What is at the tap: one tensor for each of its features.
         state: The pass, ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``, and the policy of its norms.
         chosen: The samples the pass is for, if not all; the forward must get the same samples.
@@ -36,9 +36,12 @@ class Replay:
         self._recording, self._name, self._state = recording, name, state
         self._chosen = chosen
         facts = recording.facts
-        held = facts.held if recording.captures[name].prefix and name in facts.held else facts.before
-        self._held = [recording.model.get_parameter(path) for path in held.get(name, ())]  # constants of this pass
-        self._module, self._capture = recording.modules.get(name), recording.captures[name]
+        self._capture = recording.captures[name] if name else TapCapture()
+        held = facts.held if self._capture.prefix and name in facts.held else facts.before
+        get = recording.model.get_parameter
+        self._held = [get(path) for path in held.get(name, ())]  # constants of this pass
+        self._until = [get(path) for path in facts.until.get(name, ())]  # and of what comes before the tap
+        self._module = recording.modules.get(name)
         self._outputs = self._capture.rebuild(features, chosen)
         self._patches = recording.make_patches()
         self._calls = 0
@@ -81,10 +84,12 @@ class Replay:
         at = self._recording.taps[self._name].at
         self._stock_forward = None if at == 'output' else self._module.forward
         self._patches.set(self._module, 'forward', self._tap_forward)
+        for parameter in self._until:
+            parameter.requires_grad_(False)
 
     def _leave(self) -> None:
         self._patches.undo()
-        for parameter in self._held:
+        for parameter in (*self._held, *self._until):
             parameter.requires_grad_()
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
@@ -113,6 +118,8 @@ class Replay:
         return self._stock_forward(*args, **kwargs)
 
     def _enter_suffix(self, before_tap: bool = False) -> None:
+        for parameter in self._until:
+            parameter.requires_grad_()
         self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm, before_tap=before_tap))
 
     def _replay_call(self, call: WatchedCall, records: Records) -> None:
@@ -141,7 +148,7 @@ class Replay:
             if record is None and not rests:
                 return stock(*args, **kwargs)
             if record is None:  # once more beside the tap: a prefix that runs leaves no trace
-                with torch.no_grad(), running_pass(PassKind.ATTACK, 'batch'):
+                with running_pass(PassKind.ATTACK, 'batch'):
                     return stock(*args, **kwargs)
             if record.random_state is not None:
                 record.random_state.restore()

@@ -75,6 +75,8 @@ class TapCapture:
         random_states: Random streams as they were at each call.
         autocast: Whether the tap was reached under autocast.
         perturbed: Whether each tensor of the outputs, in order, is one of the features.
+        changed: Whether an operation in place has changed a feature, or the copy of it that the suffix consumes, in
+            the clean forward: what shares the memory of the feature was not changed with the copy, nor was the copy.
     """
 
     def __init__(self) -> None:
@@ -86,6 +88,8 @@ class TapCapture:
         self.left: List[List[Left]] = []
         self.random_states: List[RandomState] = []
         self.autocast = False
+        self.changed = False
+        self._watched: List[Tuple[Tensor, int]] = []
 
     @property
     def features(self) -> List[Tensor]:
@@ -122,7 +126,14 @@ class TapCapture:
             gradients[index] = gradient.detach()
 
         tensor.register_hook(keep)
-        return tensor.clone()
+        copy = tensor.clone()
+        self._watched += [(tensor, tensor._version), (copy, copy._version)]
+        return copy
+
+    def finish(self) -> None:
+        """The clean forward is over."""
+        self.changed = any(tensor._version != version for tensor, version in self._watched)
+        self._watched = []
 
     @property
     def idle(self) -> Optional[str]:

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 RECORD = 'last_checkpoint'
 TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
 RESUMABLE = ('meta', 'state_dict', 'message_hub')
+LOGGED = ('log_scalars', 'runtime_info', 'resumed_keys')  # of the message hub
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ def _problem_of_content(loaded: Any) -> str:
         return 'holds weights, not the state of a training'
     if not all(type(meta.get(name)) is int for name in ('epoch', 'iter')):
         return 'does not say at which epoch and iteration it was made'
+    if not all(isinstance(loaded['message_hub'].get(name), dict) for name in LOGGED):
+        return f'does not hold all of the log of its training ({", ".join(LOGGED)})'
     return ''
 
 

@@ -8,7 +8,9 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mmafan import afan_model
+from mmafan.config import AFANConfig
 from mmafan.hooks import AdvFeatureHook
+from mmafan.models.notices import notices
 
 from ..training import record_warnings
 from .test_adv_feature_hook import TAPS, Net, make_runner
@@ -239,3 +241,10 @@ def test_a_training_step_that_goes_around_the_loss_is_told(tmp_path):
         runner.train()
     warnings = ours(warnings)
     assert len(warnings) == 1 and 'the training step of Bypass does not call the model' in warnings[0]
+
+
+@pytest.mark.parametrize('fields', [{}, dict(reinject=True), dict(moments='group', num_groups=2, reinject=True),
+                                    dict(moments='batch', channel_dim=1, reinject=True), dict(radius=0.05),
+                                    dict(strength_sampling='random', strengths=(0.5, 1.0))])
+def test_of_a_field_that_counts_nothing_is_said(fields):
+    assert list(notices(AFANConfig.from_dict(tap(**fields)))) == []

@@ -20,7 +20,8 @@ def faults(repo, monkeypatch):
 
 
 def save(path, epoch):
-    torch.save(dict(meta=dict(epoch=epoch, iter=epoch), state_dict={}, message_hub={}), path)
+    hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+    torch.save(dict(meta=dict(epoch=epoch, iter=epoch), state_dict={}, message_hub=hub), path)
     os.utime(path, (epoch, epoch))
 
 

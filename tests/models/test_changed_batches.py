@@ -10,6 +10,8 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmafan.replay.tree import Contents
+
 from ..nets import Net, rows
 from ..rule import assert_rule, build, train
 from ..training import record_warnings
@@ -233,3 +235,29 @@ def test_a_change_deep_in_a_long_list_of_samples_is_found_within_some_steps():
     with record_warnings() as warnings:
         train(model, batch, 2)
     assert any('changes its batch in place' in text for text in warnings)
+
+
+@pytest.mark.parametrize('change', [lambda kept: kept.pop(), lambda kept: kept.append(0), lambda kept: kept.clear(),
+                                    lambda kept: kept.__setitem__(0, 5)], ids=['pop', 'append', 'clear', 'set'])
+def test_a_list_is_put_back_however_it_has_changed(change):
+    kept = [1, 2, 3]
+    contents = Contents(dict(kept=kept), 0)
+    assert contents.put_back() is None
+    change(kept)
+    assert contents.put_back() is True and kept == [1, 2, 3]
+
+
+@pytest.mark.parametrize('size, is_kept', [(8, True), (2**16, True), (2**16 + 1, False)])
+def test_arrays_are_put_back_but_for_large_ones_of_which_no_copy_is_kept(size, is_kept):
+    array = np.zeros(size, np.uint8)
+    contents = Contents([array], 0)
+    array[-1] = 1
+    assert contents.put_back() is (True if is_kept else None) and array[-1] == 1 - is_kept
+
+
+def test_a_changed_tensor_cannot_be_put_back():
+    tensor = torch.zeros(2)
+    contents = Contents([tensor], 0)
+    assert contents.put_back() is None
+    tensor.add_(1)
+    assert contents.put_back() is False

@@ -18,7 +18,7 @@ class Contrast(BaseModel):
     def __init__(self, follows):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-        self.late = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+        self.late = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False))
         encoder = nn.Sequential(self.stem, self.late)
         if follows == 'averaged':
             self.keys = ExponentialMovingAverage(encoder, 0.1)

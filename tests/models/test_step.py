@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmafan import afan_model
+from mmafan.models.schedules import runs_two_phase
 from mmafan.models.step import Step
 from mmafan.models.tap_attack import stock_losses
 from mmafan.replay import Batch
@@ -112,8 +113,8 @@ def test_the_prefix_runs_once_and_the_suffix_once_more_for_each_pass(schedule, r
         model.train_step(batch, wrapper)
     late = ('backbone.layer2', 'backbone.layer3', 'backbone.layer4')
     assert {name.startswith(late) for name in counts} == {True, False}
-    assert all(number == 3 if name.startswith(late) or not replay and 'layer1' not in name else 1
-               for name, number in counts.items()), counts
+    for name, number in counts.items():
+        assert number == (3 if name.startswith(late) or not replay and 'layer1' not in name else 1), (name, counts)
 
 
 # ---------------------------------------------------------------- no wait for a device
@@ -240,3 +241,21 @@ def test_a_replay_that_cannot_begin_leaves_nothing_behind(tiny_classifier, tiny_
     assert torch.is_grad_enabled()
     assert not [name for name, module in model.named_modules() if 'forward' in vars(module)]
     model.train_step(batch, wrapper)
+
+
+@pytest.mark.parametrize('schedule, wanted', [('two_phase', True), ('auto', True), ('single_graph', False),
+                                              ('joined', False)])
+def test_the_schedule_is_the_one_that_is_asked_for(tiny_classifier, schedule, wanted):
+    taps = dict(s=dict(module='backbone.layer1', step_size=0.1))
+    model = tiny_classifier(afan=dict(taps=taps, schedule=schedule)).train()
+    assert runs_two_phase(model, wrapper_of(model)) is wanted
+
+
+@pytest.mark.parametrize('measure, every, is_there', [(True, 1, True), (False, 2, True), (False, 1, False)])
+def test_the_size_of_a_perturbation_is_measured_when_it_is_asked_for_or_seldom_there(
+        tiny_classifier, tiny_batch, measure, every, is_there):
+    taps = dict(s=dict(module='backbone.layer1', step_size=0.1, every=every))
+    model = tiny_classifier(afan=dict(taps=taps)).train()
+    model.afan.controls.measure = measure
+    model.train_step(data_of(tiny_batch()), wrapper_of(model))
+    assert ('s_relative_size' in model.afan.meters.diagnostics) is is_there

@@ -64,6 +64,19 @@ def words(height=32, width=100, channels=3):
     return dict(inputs=images(channels, height, width), data_samples=samples)
 
 
+def receipts():
+    """Images with texts in boxes and their relations, for models of mmocr that extract them."""
+    from mmocr.structures import KIEDataSample
+    samples = []
+    for number in range(2):
+        corners = torch.tensor(BOXES[number:])
+        found = InstanceData(bboxes=corners, labels=torch.arange(len(corners)),
+                             texts=['total', '12.50', 'tax'][number:], edge_labels=torch.eye(len(corners)).long())
+        samples.append(KIEDataSample(gt_instances=found, metainfo=dict(
+            img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE), scale_factor=(1.0, 1.0))))
+    return dict(inputs=images(), data_samples=samples)
+
+
 def poses(**fields):
     """Images of persons, with keypoints, heatmaps and labels of coordinates, for estimators of mmpose."""
     from mmpose.testing import get_packed_inputs

@@ -67,6 +67,8 @@ CASES = {
                  ('encoder.patch_embed', 'encoder.blocks1.0')),
     'ABINet': Case('mmocr::textrecog/abinet/abinet_20e_st-an_mj.py', partial(batches.words, 32, 128),
                    ('backbone.layer1', 'encoder')),
+    'SDMGR': Case('mmocr::kie/sdmgr/sdmgr_novisual_60e_wildreceipt.py', batches.receipts,
+                  ('kie_head.node_embed', 'kie_head.gnn_layers.1')),
     'pose, heatmaps': Case('mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py',
                            batches.poses, ('backbone.layer1', 'head.deconv_layers')),
     'pose, regression': Case(
@@ -74,6 +76,8 @@ CASES = {
         ('backbone.layer1', 'neck')),
     'pose, coordinates': Case('mmpose::body_2d_keypoint/simcc/coco/simcc_res50_8xb64-210e_coco-256x192.py',
                               batches.poses, ('backbone.layer1', 'backbone.layer4'), small_head),
+    'RTMPose': Case('mmpose::body_2d_keypoint/rtmpose/coco/rtmpose-t_8xb256-420e_coco-256x192.py', batches.poses,
+                    ('backbone.stage1', 'head.mlp'), small_head),
     'TSN': Case('mmaction::recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb.py',
                 partial(batches.videos, 3, 3, 64, 64), ('backbone.layer1', 'backbone.layer4')),
     'TSM': Case('mmaction::recognition/tsm/tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb.py',

@@ -46,13 +46,21 @@ def _sum(losses, names=None):
     return total
 
 
+def _moments(feature, moments):
+    """Mean and standard deviation: of the channels at a position, unbiased, or of a channel in the whole batch."""
+    dims, unbiased = ((1, ), True) if moments == 'channel' else ((0, 2, 3), False)
+    return feature.mean(dims, keepdim=True), (feature.var(dims, unbiased=unbiased, keepdim=True) + 1e-5).sqrt()
+
+
 def naive_step(model, data, module_name, *, step_size, strengths, reinject, weights, clean_weight=1.0, num_steps=1,
-               radius=None, norm='linf', seed=0, head=(), losses=None, at='output'):
+               radius=None, norm='linf', seed=0, head=(), losses=None, at='output',
+               moments='channel'):
     """Return ``(total loss, adversarial losses)`` and leave the gradients of one step in the parameters.
 
     Every pass starts from the same seed, so that dropout and stochastic depth are paired. ``head`` lists the modules
     that finish before the tap: where a shortcut leads around it, their outputs are constants of an adversarial pass.
-    ``losses`` names the losses that are attacked and kept; None: all.
+    ``losses`` names the losses that are attacked and kept; None: all. A strength of each sample's own is a tensor
+    ``(N, 1, 1, 1)``, as is whether its statistics are re-injected.
     """
     module = model.get_submodule(module_name)
 
@@ -88,10 +96,8 @@ def naive_step(model, data, module_name, *, step_size, strengths, reinject, weig
         parameter.requires_grad_(False)
     for strength, mixed, weight in zip(strengths, reinject, weights):
         perturbed = clean + strength * (adversarial - clean)
-        if mixed:
-            mu, sigma = clean.mean(1, keepdim=True), (clean.var(1, keepdim=True) + 1e-5).sqrt()
-            mu_i, sigma_i = perturbed.mean(1, keepdim=True), (perturbed.var(1, keepdim=True) + 1e-5).sqrt()
-            perturbed = sigma_i * (clean - mu) / sigma + mu_i
+        (mu, sigma), (mu_i, sigma_i) = _moments(clean, moments), _moments(perturbed, moments)
+        perturbed = torch.where(torch.as_tensor(mixed), sigma_i * (clean - mu) / sigma + mu_i, perturbed)
         terms.append(_with_output(module, perturbed, run, at))
         total = total + weight * terms[-1]
     for parameter in frozen:

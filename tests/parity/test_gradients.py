@@ -21,6 +21,9 @@ RESNET18 = dict(
     backbone=dict(type='ResNet', depth=18, out_indices=(3, ), style='pytorch'),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=512, loss=dict(type='CrossEntropyLoss')))
+SMALL = copy.deepcopy(RESNET18)
+SMALL['backbone'].update(base_channels=4, stem_channels=4)
+SMALL['head'].update(in_channels=32)
 EFFICIENTNET = dict(
     backbone=dict(type='EfficientNet', arch='b0', drop_path_rate=0.3),
     neck=dict(type='GlobalAveragePooling'),
@@ -102,6 +105,38 @@ def test_both_schedules_equal_the_naive_reference(config, tap, head, recipe):
         weights = spread(recipe['weight'])
         for k, term in enumerate(terms):
             assert log[f'adv_t_{k}.loss'] == pytest.approx(weights[k] * term, abs=1e-9)
+
+
+@pytest.mark.parametrize('choices', [(0, 3, 2, 1), (2, 0, 0, 0), (0, 1, 1, 0), (3, 2, 2, 3)], ids=str)
+@pytest.mark.parametrize('moments', ['channel', 'batch'])
+@pytest.mark.parametrize('num_steps', [1, 2])
+def test_drawn_strengths_equal_the_naive_reference(choices, moments, num_steps, monkeypatch):
+    """Each sample has its own strength, and is re-injected where that strength is: some, none or all of them."""
+    tap, strengths, reinject = 'backbone.layer1', (0.25, 0.5, 0.75, 1.0), (False, False, True, True)
+    recipe = dict(strengths=strengths, reinject=reinject, strength_sampling='random', weight=0.7, moments=moments,
+                  num_steps=num_steps)
+    monkeypatch.setattr('mmafan.models.attack.draw_strengths', lambda *_: torch.tensor(choices))
+    data, reference = make_batch(), build(SMALL, tap, 'two_phase', recipe)
+    reference.stock_loss = functools.partial(ImageClassifier.loss, reference)
+    drawn = torch.tensor(strengths, dtype=torch.float64)[list(choices)].reshape(-1, 1, 1, 1)
+    mixed = torch.tensor(reinject)[list(choices)].reshape(-1, 1, 1, 1)
+    total, (term, ) = naive_step(reference, data, tap, step_size=0.01, strengths=(drawn, ), reinject=(mixed, ),
+                                 weights=(0.7, ), clean_weight=0.8, moments=moments, num_steps=num_steps)
+    expected = gradients_of(reference)
+    for schedule in ('two_phase', 'single_graph'):
+        found, log = step_gradients(build(SMALL, tap, schedule, recipe), data)
+        assert_same(found, expected)
+        assert log['loss'] == pytest.approx(total, abs=1e-9)
+        assert log['adv_t_0.loss'] == pytest.approx(0.7 * term, abs=1e-9)
+
+
+def test_a_tap_of_which_no_more_is_said_equals_the_naive_reference():
+    """One pass of strength 1, not re-injected and of weight 1, at full strength though no hook is there."""
+    data, reference = make_batch(), build(SMALL, 'backbone.layer2', 'two_phase', {})
+    reference.stock_loss = functools.partial(ImageClassifier.loss, reference)
+    naive_step(reference, data, 'backbone.layer2', step_size=0.01, strengths=(1.0, ), reinject=(False, ),
+               weights=(1.0, ), clean_weight=0.8)
+    assert_same(step_gradients(build(SMALL, 'backbone.layer2', 'auto', {}), data)[0], gradients_of(reference))
 
 
 @pytest.mark.parametrize('config, tap, head', MODELS_AND_TAPS)

@@ -12,7 +12,7 @@ from mmafan.models.attack import Suffix
 from mmafan.replay import TapCapture
 from mmafan.replay.tree import map_tensors
 
-from .test_gradients import RESNET18, assert_same, step_gradients
+from .test_gradients import SMALL, assert_same, step_gradients
 
 pytest.importorskip('mmpretrain', reason='mmpretrain is not installed')
 pytest.importorskip('mmseg', reason='mmseg is not installed')
@@ -24,9 +24,6 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from .. import detectors, segmentors  # noqa: E402
 from .test_detector_gradients import float64, stock_code_without_float64  # noqa: E402, F401
 
-SMALL = copy.deepcopy(RESNET18)
-SMALL['backbone'].update(base_channels=4, stem_channels=4)
-SMALL['head'].update(in_channels=32)
 # A segmentor whose decoder reads what comes before the tap; a detector whose neck does.
 TAPS = dict(classifier='backbone.layer1', segmentor='backbone.layer3', detector='backbone.layer3')
 STRENGTHS = dict(step_size=0.02, strengths=(0.5, 1.0), reinject=(False, True), weight=(0.3, 0.2))

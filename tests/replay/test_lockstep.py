@@ -174,3 +174,9 @@ def test_alike_looks_at_every_tensor():
     assert alike((torch.ones(2), torch.arange(2)), (torch.ones(2), torch.arange(2)), 1e-3)
     assert not alike((torch.ones(2), torch.arange(2)), (torch.ones(2), torch.arange(2) + 1), 1e-3)
     assert not alike([torch.ones(2)], [torch.ones(3)], 1e-3)
+
+
+@pytest.mark.parametrize('size', [1e-3, 1.0, 1e3])
+def test_alike_is_relative_to_the_values(size):
+    one = size * torch.tensor([1.0, -0.5])
+    assert alike(one, one * 1.0005, 1e-3) and not alike(one, one * 1.002, 1e-3)

@@ -10,10 +10,12 @@ from mmengine.config import Config
 from mmafan.storage import find_checkpoint, problem_of
 from mmafan.storage.resume import find_resume, go_on
 
+HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+
 
 def save(path, epoch, **more):
     state = dict(meta=dict(epoch=epoch, iter=2 * epoch), state_dict=dict(weight=torch.full((200, ), float(epoch))),
-                 message_hub={}, optimizer={})
+                 message_hub=dict(HUB), optimizer={})
     torch.save(dict(state, **more), path)
     os.utime(path, (1000 + epoch, 1000 + epoch))
     return path
@@ -119,6 +121,15 @@ def test_best_published_unfinished_and_foreign_files_are_none_to_go_on_from(run)
     found = find_checkpoint(str(run))
     assert found.path == str(run / 'epoch_3.pth')
     assert 'epoch_8.pth holds weights, not the state of a training' in str(found)
+
+
+@LOADS
+@pytest.mark.parametrize('name', HUB)
+def test_a_log_of_another_form_is_told_before_anything_is_resumed(run, name):
+    save(run / 'epoch_3.pth', 3, message_hub={key: 5 if key == name else {} for key in HUB})
+    found = find_checkpoint(str(run))
+    assert found.path == str(run / 'epoch_2.pth')
+    assert 'epoch_3.pth does not hold all of the log of its training' in str(found)
 
 
 def test_an_empty_or_missing_folder_holds_none(tmp_path):

@@ -28,8 +28,9 @@ class Saver:
         self.info = self.warning = lambda *_: None
 
     def save_checkpoint(self, out_dir, filename, *_, meta=None, **__):
-        save_checkpoint(dict(meta=dict(meta), state_dict=dict(weight=torch.ones(3)), message_hub=dict(
-            runtime_info=dict(self.message_hub.runtime_info))), os.path.join(out_dir, filename))
+        hub = dict(log_scalars={}, runtime_info=dict(self.message_hub.runtime_info), resumed_keys={})
+        save_checkpoint(dict(meta=dict(meta), state_dict=dict(weight=torch.ones(3)), message_hub=hub),
+                        os.path.join(out_dir, filename))
 
 
 def start(folder, keep, name, **options):

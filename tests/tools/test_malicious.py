@@ -47,6 +47,9 @@ def hand_written(name, arguments, build=b''):
     return b'\x80\x02c' + name.replace('.ndarray', '\nndarray').encode() + b'\n' + body + b'\x81' + build + b'.'
 
 
+HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+
+
 def write_set(folder):
     """Write the malicious files; each would leave a file ``marker`` or kill the process, were it believed."""
     import os
@@ -60,7 +63,7 @@ def write_set(folder):
         number=Call(np.float64(1).__reduce__()[0], np.dtype([('a', 'O')]), b'A' * 8),
         structured=np.array([(1, 2)], dtype=[('a', 'f8'), ('b', 'i4')]), large=Call(bytes, 1 << 44))
     for name, value in reduced.items():
-        torch.save(dict(state_dict={}, meta=dict(epoch=1, iter=1), message_hub={}, value=value),
+        torch.save(dict(state_dict={}, meta=dict(epoch=1, iter=1), message_hub=HUB, value=value),
                    folder / f'{name}.pth')
     with_pickle(folder / 'new.pth', hand_written('numpy.ndarray', ((64, ), 'O', b'A' * 512)))
     # The state of an array whose type is said to hold no objects, and does.
