@@ -89,6 +89,13 @@ def build_model(cfg: Any) -> Any:
     return MODELS.build(fields)
 
 
+def require_afan(trained: Trained) -> None:
+    """Stop where there is no tap that could be attacked."""
+    if not hasattr(trained.model, 'afan'):
+        stop(f"model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), got {trained.cfg.model.type!r}; an "
+             'A-FAN config takes the checkpoint of a stock model, too')
+
+
 def load_weights(model: Any, checkpoint: str, config: str) -> None:
     """Load every weight of the model from a checkpoint, or stop with one sentence that tells what does not fit."""
     from mmengine.runner import CheckpointLoader

@@ -9,7 +9,7 @@ import argparse
 import os.path as osp
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..trained import load_labelled, load_trained, make_parser, positive, run_tool, stop
+from ..trained import load_labelled, load_trained, make_parser, positive, require_afan, run_tool, stop
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -26,9 +26,7 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
     """Attack and draw; return the sizes of what was drawn."""
     trained = load_trained(args.config, args.checkpoint, args.cfg_options, args.device)
     from ...visualization import attack_features, collect_pictures, draw_features, make_rows
-    if not hasattr(trained.model, 'afan'):
-        stop(f"model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), got {trained.cfg.model.type!r}; "
-             f'an A-FAN config takes the checkpoint of a stock model, too')
+    require_afan(trained)
     taps = trained.model.afan.config.taps
     name = args.tap or next(iter(taps))
     if name not in taps:

@@ -10,7 +10,7 @@ import argparse
 import os.path as osp
 from typing import Optional, Sequence
 
-from ..trained import load_labelled, load_trained, make_parser, run_tool, stop
+from ..trained import load_labelled, load_trained, make_parser, require_afan, run_tool
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -30,9 +30,7 @@ def measure(args: argparse.Namespace) -> dict:
     trained = load_trained(args.config, args.checkpoint, args.cfg_options, args.device)
     from ...analysis.statistics_shift import measure_statistics_shift
     from ...visualization import draw_statistics_shift
-    if not hasattr(trained.model, 'afan'):
-        stop(f"model.type must be 'mmafan.AFAN<Stock>' with afan=dict(taps=...), because a tap is attacked, got "
-             f'{trained.cfg.model.type!r}')
+    require_afan(trained)
     tap = args.tap or next(iter(trained.model.afan.config.taps))
     batches = load_labelled(trained.cfg, args.num_batches, args.split, args.batch_size, args.seed)
     prepared = [trained.prepare(batch) for batch in batches]

@@ -4,11 +4,11 @@ from __future__ import annotations
 import os.path as osp
 from typing import Any, Dict
 
-from ..errors import stop
+from ...datasets.scene_files import write_scenes
 from ..study.recipe import Study
 from ..study.runs import quiet
 from .task import Arm, Metric, Task
-from .trained import load_trained
+from .trained import predict, require_operators
 
 NUM_SAMPLES = 4
 ENLARGED = 4
@@ -30,35 +30,26 @@ fails to start. The spread of the baseline is in part that choice, and the compa
 '''
 
 
-def prepare() -> dict:
+def prepare() -> Dict[str, Any]:
     """Write the scenes where the configs look for them; stop where detectors cannot run."""
-    try:
-        import mmcv.ops  # noqa: F401
-        import mmdet  # noqa: F401
-    except ImportError as error:
-        stop(f"this demo needs mmdet, and mmcv with its operators ('bash tools/setup_env.sh' installs both): {error}")
-    from ...datasets.scene_files import write_scenes
+    require_operators('mmdet')
     return write_scenes()
 
 
 def draw(task: Task, study: Study, work_dir: str) -> str:
     """Draw true boxes and those that the models of seed 0 find in scenes of the test split."""
-    import torch
     from mmdet.visualization import DetLocalVisualizer
 
     from ...visualization import draw_image_grid
-    columns: Dict[str, list] = {'ground truth': [], **{arm.title: [] for arm in task.arms.values()}}
+    columns: Dict[str, list] = {'ground truth': []}
     with quiet():
         visualizer = DetLocalVisualizer(line_width=2)
         visualizer.dataset_meta = dict(classes=tuple('0123456789'), palette=PALETTE)
-        for name, arm in task.arms.items():
-            model, batch = load_trained(study, name, work_dir, NUM_SAMPLES)
-            with torch.no_grad():
-                samples = model.eval().test_step(batch)
+        for title, images, samples in predict(task, study, work_dir, NUM_SAMPLES):
             found = [sample.pred_instances[sample.pred_instances.scores > SCORE] for sample in samples]
-            columns[arm.title] = [draw_instances(visualizer, *pair) for pair in zip(batch['inputs'], found)]
-        truth = [sample.gt_instances for sample in samples]
-        columns['ground truth'] = [draw_instances(visualizer, *pair) for pair in zip(batch['inputs'], truth)]
+            columns[title] = [draw_instances(visualizer, *pair) for pair in zip(images, found)]
+        columns['ground truth'] = [draw_instances(visualizer, image, sample.gt_instances)
+                                   for image, sample in zip(images, samples)]
     draw_image_grid(columns, osp.join(work_dir, 'boxes.png'))
     return BOXES
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 import os.path as osp
 from typing import Any, Dict
 
-from ..errors import stop
+from ...datasets.scene_files import write_scenes
 from ..study.recipe import Study
 from ..study.runs import quiet
 from .detection import ENLARGED, NUM_SAMPLES, PALETTE
 from .task import Arm, Metric, Task
-from .trained import load_trained
+from .trained import predict, require_operators
 
 SCENES: Dict[str, Any] = dict(
     folder='data/large_digit_scenes', num_train=480, num_test=200, size=64, max_digits=2, sides=(24, 44))
@@ -32,33 +32,22 @@ apart: an example of how the method is used and what it costs, no evidence of wh
 '''
 
 
-def prepare() -> dict:
+def prepare() -> Dict[str, Any]:
     """Write the scenes where the configs look for them; stop where segmentors cannot run."""
-    try:
-        import mmcv.ops  # noqa: F401 - mmseg's models import its operators, also where they use none
-        import mmseg.models  # noqa: F401
-    except ImportError as error:
-        stop(f"this demo needs mmseg, and mmcv with its operators ('bash tools/setup_env.sh' installs both): {error}")
-    from ...datasets.scene_files import write_scenes
+    require_operators('mmseg')  # it imports mmcv's operators for every model, also where it uses none
     return write_scenes(**SCENES)
 
 
 def draw(task: Task, study: Study, work_dir: str) -> str:
     """Draw true classes and those that the models of seed 0 predict in scenes of the test split."""
-    import torch
-
     from ...visualization import draw_image_grid
-    columns: Dict[str, list] = {'image': [], 'ground truth': [], **{arm.title: [] for arm in task.arms.values()}}
+    columns: Dict[str, list] = {'image': [], 'ground truth': []}
     with quiet():
-        for name, arm in task.arms.items():
-            model, batch = load_trained(study, name, work_dir, NUM_SAMPLES)
-            with torch.no_grad():
-                samples = model.eval().test_step(batch)
-            columns[arm.title] = [overlay(image, sample.pred_sem_seg.data[0])
-                                  for image, sample in zip(batch['inputs'], samples)]
-        for image, sample in zip(batch['inputs'], samples):
+        for title, images, samples in predict(task, study, work_dir, NUM_SAMPLES):
+            columns[title] = [overlay(image, sample.pred_sem_seg.data[0]) for image, sample in zip(images, samples)]
+        for image, sample in zip(images, samples):
             truth = sample.gt_sem_seg.data[0]
-            columns['image'].append(overlay(image, torch.zeros_like(truth)))
+            columns['image'].append(overlay(image, truth * 0))
             columns['ground truth'].append(overlay(image, truth))
     figure = draw_image_grid(columns)
     add_legend(figure)
