@@ -15,6 +15,7 @@ CODEBASES = ('mmpretrain', 'mmdet', 'mmseg')
 WHOLE = [path for path in config_paths() if path.split('/')[0] in CODEBASES]
 ROADS = {
     'name': "_base_ = 'mmafan::{config}'\n",
+    'path': "_base_ = {path!r}\n",
     'read_base': ('from mmengine.config import read_base\nwith read_base():\n'
                   '    from mmafan.configs.{module} import *\n'),
 }
@@ -23,7 +24,8 @@ ROADS = {
 def by_road(road, config, folder):
     """Read a child of a config that changes nothing."""
     child = folder / f'{road}.py'
-    child.write_text(ROADS[road].format(config=config, module=module_path(config)[:-3].replace('/', '.')))
+    child.write_text(ROADS[road].format(config=config, path=osp.relpath(osp.join(CONFIGS, config), folder),
+                                        module=module_path(config)[:-3].replace('/', '.')))
     return Config.fromfile(str(child))
 
 
