@@ -54,13 +54,13 @@ def keep_statistics() -> None:
     from mmengine.logging.history_buffer import HistoryBuffer
 
     def __setstate__(self: Any, state: Any) -> None:
-        pair = [state.get(name) for name in ('_log_history', '_count_history')] if isinstance(state, dict) else [None]
-        if not all(isinstance(value, np.ndarray) and value.ndim == 1 and len(value) == len(pair[0]) for value in pair):
+        fields: Any = state if isinstance(state, dict) else {}
+        pair = [fields.get('_log_history'), fields.get('_count_history')]
+        if not all(isinstance(part, np.ndarray) and part.ndim == 1 and part.shape == pair[0].shape for part in pair):
             raise UnpicklingError('a HistoryBuffer in a checkpoint must hold two arrays of one length')
         self._set_default_statistics()
         self.__dict__.update(_log_history=pair[0], _count_history=pair[1], max_length=state['max_length'])
-
-    HistoryBuffer.__setstate__ = __setstate__  # type: ignore[method-assign]
+    HistoryBuffer.__setstate__ = __setstate__
 
 
 def accept_shape_beside_inputs() -> None:
