@@ -22,9 +22,8 @@ REPO = Path(__file__).resolve().parents[1]
 # What the machine of the tests may lack; whatever else is missing fails there, as it would hide what is not tested.
 MAY_LACK = ('deepspeed', 'about machines without CUDA', 'about two processes on a CPU', 'cannot be mounted here',
             'is no address of this machine', 'FSDP does not run on a CPU',
-            'comes without new-style configs', 'ONNX files with the package onnx',
-            'the backend writes with tensorboard', 'opened with a headless Chromium',
-            'is no codebase that mmafan needs')
+            'comes without new-style configs', 'with the package cosmic-ray', 'ONNX files with the package onnx',
+            'the backend writes with', 'opened with a headless Chromium', 'is no codebase that mmafan needs')
 
 
 def fail_where_all_is_there(report):

@@ -88,3 +88,8 @@ def test_types_are_ignored_in_few_places():
 
 def test_files_are_small():
     assert not [str(path) for path in FILES if len(path.read_text().splitlines()) > 250]
+
+
+def test_a_wheel_has_every_folder():
+    """``packages = find:`` takes those alone that have an ``__init__.py``."""
+    assert not [str(folder) for folder in {path.parent for path in FILES} if not (folder / '__init__.py').is_file()]

@@ -32,12 +32,16 @@ print("py%d%d" % sys.version_info[:2], torch.__version__.split("+")[0],
     fi
     ON_CUDA=0
     if [[ $cuda == cpu ]]; then CUDA_TAG=cpu; else CUDA_TAG=cu${cuda//./} ON_CUDA=1; fi
-    MMCV=$(pin mmcv)
-    KEY=$python_tag-torch$torch_version-$CUDA_TAG-mmcv$MMCV
+    MMCV=$(pin "$MMCV_NAME")
+    KEY=$python_tag-torch$torch_version-$CUDA_TAG-$MMCV_NAME$MMCV
 }
 
 ops_work() { (cd / && "$PY" -c "$OPS_CHECK") >>"$LOG" 2>&1; }
-keyed_wheel() { find "$WHEELS/$KEY" -name 'mmcv-*.whl' 2>/dev/null | head -n 1 || true; }
+# has_operators: whether the mmcv that is there was built with them.
+has_operators() {
+    if [[ $SET == onedl ]]; then ops_work; else [[ -n $(installed_version mmcv) ]]; fi
+}
+keyed_wheel() { find "$WHEELS/$KEY" -name '*mmcv-*.whl' 2>/dev/null | head -n 1 || true; }
 
 # wheel_works WHEEL: installs it apart from the environment and runs an operator. A wheel's name does
 # not tell the torch it was compiled for, so nothing short of this does.
@@ -51,7 +55,9 @@ wheel_works() {
 # mmcv and mmcv-lite own the same files: whatever is there goes before the other one comes, because
 # the uninstall would take the newcomer's files along.
 replace_mmcv() {
-    try 'removing mmcv' pip uninstall -y mmcv mmcv-lite || true
+    local names=(mmcv mmcv-lite)
+    [[ $SET != onedl ]] || names=("$MMCV_NAME")
+    try 'removing mmcv' pip uninstall -y "${names[@]}" || true
     must 'installing mmcv' pip install --no-deps "$1"
 }
 
@@ -64,8 +70,8 @@ find_wheel() {
     [[ ! -d $WHEELS ]] || links=(--find-links "$WHEELS")
     rm -rf "$TEMPORARY/found"
     if try 'looking for a wheel' pip download --no-index --only-binary :all: --no-deps \
-        "${links[@]}" -d "$TEMPORARY/found" "mmcv==$MMCV"; then
-        WHEEL=$(find "$TEMPORARY/found" -name 'mmcv-*.whl' | head -n 1)
+        "${links[@]}" -d "$TEMPORARY/found" "$MMCV_NAME==$MMCV"; then
+        WHEEL=$(find "$TEMPORARY/found" -name '*mmcv-*.whl' | head -n 1)
         if wheel_works "$WHEEL"; then return; fi
         say "a wheel of mmcv $MMCV is at hand, but it was not compiled for this torch"
     fi
@@ -74,7 +80,7 @@ find_wheel() {
 
 install_mmcv() {
     local full lite
-    full=$(installed_version mmcv) lite=$(installed_version mmcv-lite)
+    full=$(installed_version "$MMCV_NAME") lite=$(installed_version mmcv-lite)
     if [[ -n $full && -z $lite ]] && ops_work; then
         say "mmcv $full is there and its operators work"
         return
@@ -84,8 +90,15 @@ install_mmcv() {
         say "a fitting wheel is at hand: $WHEEL"
         replace_mmcv "$WHEEL"
     elif ((LITE)); then
-        if [[ $lite != "$MMCV" || -n $full ]]; then replace_mmcv "mmcv-lite==$MMCV"; fi
-        say "mmcv-lite $MMCV, enough for classification; without --lite the operators are compiled"
+        if [[ $SET == onedl ]]; then
+            # There is no lite package of the fork: built apart from torch, it has no operators.
+            if [[ $full != "$MMCV" ]]; then replace_mmcv "$MMCV_NAME==$MMCV"; fi
+            lite="$MMCV_NAME $MMCV without operators"
+        else
+            if [[ $lite != "$MMCV" || -n $full ]]; then replace_mmcv "mmcv-lite==$MMCV"; fi
+            lite="mmcv-lite $MMCV"
+        fi
+        say "$lite, enough for classification; without --lite the operators are compiled"
     else
         build_mmcv
         replace_mmcv "$WHEEL"
@@ -103,7 +116,7 @@ job_count() {
 # 77 files take 35 core minutes without CUDA on a plain server core.
 compile_estimate() {
     local minutes=$((35 / $1 + 2))
-    if ((ON_CUDA)); then echo "well over $minutes minutes, with CUDA"; else echo "$minutes to $((minutes * 3 / 2)) minutes"; fi
+    if ((${ON_CUDA:-0})); then echo "well over $minutes minutes, with CUDA"; else echo "$minutes to $((minutes * 3 / 2)) minutes"; fi
 }
 
 compile_progress() {
@@ -158,9 +171,9 @@ build_mmcv() {
     if [[ ! -f $SOURCE/setup.py ]]; then
         rm -rf "${work:?}"/*
         must 'downloading the source of mmcv' pip download --no-deps --no-build-isolation \
-            --no-binary mmcv -d "$work" "mmcv==$MMCV"
+            --no-binary "$MMCV_NAME" -d "$work" "$MMCV_NAME==$MMCV"
         mkdir "$work/unpacked"
-        must 'unpacking mmcv' tar -xzf "$work"/mmcv-*.tar.gz -C "$work/unpacked" --strip-components 1
+        must 'unpacking mmcv' tar -xzf "$work"/*mmcv-*.tar.gz -C "$work/unpacked" --strip-components 1
         mv "$work/unpacked" "$SOURCE"
     fi
     OBJECTS_AT_START=$(find "$SOURCE" -name '*.o' | wc -l)
@@ -168,7 +181,7 @@ build_mmcv() {
     ((ON_CUDA)) || export CUDA_VISIBLE_DEVICES='' FORCE_CUDA=0
     MMCV_WITH_OPS=1 MAX_JOBS=$jobs PROGRESS=compile_progress must 'compiling mmcv' \
         pip wheel --no-cache-dir --no-build-isolation --no-deps -w "$work/wheel" "$SOURCE"
-    wheel_works "$(find "$work/wheel" -name 'mmcv-*.whl')" ||
+    wheel_works "$(find "$work/wheel" -name '*mmcv-*.whl')" ||
         die "mmcv was compiled, but its operators do not import: see $LOG."
     rm -rf "${WHEELS:?}/$KEY"
     mv -T "$work/wheel" "$WHEELS/$KEY"

@@ -11,7 +11,7 @@ Usage: bash tools/run_tests.sh [--active] [--slow] [pytest arguments]
 Sets the environment up (tools/setup_env.sh, with mmcv's operators) and runs the tests.
 
   --active  use the active virtual or conda environment in place of .venv
-  --slow    also run the tests marked slow
+  --slow    also run the tests marked slow, and try ten times as many drawn examples
   --help    this text
 
 Everything else goes to pytest; with -m among it, that selection stands in place of the default one. A process for each
@@ -38,7 +38,7 @@ export MPLBACKEND=${MPLBACKEND:-Agg}
 
 # Tests that need a GPU are left out where there is none, and slow ones unless asked for.
 left_out=()
-((slow)) || left_out+=(slow)
+if ((slow)); then arguments+=(--hypothesis-profile=slow); else left_out+=(slow); fi
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || left_out+=(gpu)
 if ((!selected && ${#left_out[@]})); then
     selection="not ${left_out[0]}${left_out[1]:+ and not ${left_out[1]}}"

@@ -16,8 +16,10 @@ Makes .venv in the repository root, installs a pinned and tested set of packages
 with mmafan itself, and ends with a check that runs one of mmcv's compiled operators.
 A torch that the environment already holds is kept. A second run takes a few seconds.
 
-  --set default|classic  default: torch 2.12 and numpy 2, Python 3.10 to 3.12
+  --set default|classic|onedl
+                         default: torch 2.12 and numpy 2, Python 3.10 to 3.12
                          classic: torch 2.1 and numpy 1, Python 3.8 to 3.11
+                         onedl: as default, with the maintained fork of OpenMMLab's packages
   --active               use the active virtual or conda environment in place of .venv
   --lite                 do not wait for mmcv's compile: take mmcv-lite where no fitting wheel is
                          at hand (enough for classification; a later run without --lite completes it)
@@ -36,6 +38,7 @@ NETWORK_HELP='connect to the network, set PIP_INDEX_URL to a mirror, or point PI
 STEPS=6
 ACTIVE=0 LITE=0 SET='' PYTHON='' WHEELS=${MMAFAN_WHEEL_DIR:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/mmafan/wheels}
 PY='' STATE='' LOG='' CHILD='' TEMPORARY=''
+MMCV_NAME=mmcv OPENMMLAB='mmengine|mmdet|mmsegmentation|mmpretrain'
 
 # ---------------------------------------------------------------- options and preconditions
 
@@ -61,8 +64,8 @@ parse_options() {
         shift
     done
     case $SET in
-        '' | default | classic) ;;
-        *) die "unknown set '$SET': choose default or classic." ;;
+        '' | default | classic | onedl) ;;
+        *) die "unknown set '$SET': choose default, classic or onedl." ;;
     esac
     if ((ACTIVE)) && [[ -n $PYTHON ]]; then
         die '--python makes a new environment and --active uses the active one: give only one of them.'
@@ -75,6 +78,7 @@ python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2
 fits_set() {
     case $SET:$1 in
         default:3.10 | default:3.11 | default:3.12) ;;
+        onedl:3.10 | onedl:3.11 | onedl:3.12) ;;
         classic:3.8 | classic:3.9 | classic:3.10 | classic:3.11) ;;
         *) return 1 ;;
     esac
@@ -106,7 +110,7 @@ choose_python() {
         return
     fi
     names=(python3 python3.11 python3.12 python3.10)
-    [[ $SET == default ]] || names=(python3 python3.11 python3.10 python3.9 python3.8)
+    [[ $SET != classic ]] || names=(python3 python3.11 python3.10 python3.9 python3.8)
     [[ -z $PYTHON ]] || names=("$PYTHON")
     for candidate in "${names[@]}"; do
         version=$(python_version "$candidate")
@@ -133,13 +137,14 @@ choose_set() {
             die "torch $torch is in this environment, and mmcv does not compile against torch 2.14 or newer: use an environment with torch 2.13 or older."
         fi
         if ! version_at_least "$torch" 2.3; then
-            [[ $SET != default ]] ||
-                die "torch $torch is in this environment and needs numpy 1, which the default set does not have: use --set classic or another environment."
+            [[ -z $SET || $SET == classic ]] ||
+                die "torch $torch is in this environment and needs numpy 1, which the $SET set does not have: use --set classic or another environment."
             SET=classic
         fi
     fi
     SET=${SET:-default}
     REQUIREMENTS=$ROOT/requirements/$SET.txt
+    [[ $SET != onedl ]] || MMCV_NAME=onedl-mmcv OPENMMLAB='onedl-mm(engine|detection|segmentation|pretrain)'
 }
 
 # version_at_least 2.12.1+cu130 2.14: compares major and minor.
@@ -208,7 +213,6 @@ pins() { grep -E "^($1)==" "$REQUIREMENTS"; }
 pin() { pins "$1" | sed 's/.*==//'; }
 
 BUILD_TOOLS='setuptools|wheel|ninja|packaging|psutil'
-OPENMMLAB='mmengine|mmdet|mmsegmentation|mmpretrain'
 OPENCV='opencv-python-headless'
 
 install_build_tools() {
@@ -255,7 +259,7 @@ install_torchvision() {
 }
 
 install_libraries() {
-    local openmmlab skip="torch|torchvision|mmcv|$BUILD_TOOLS|$OPENMMLAB"
+    local openmmlab skip="torch|torchvision|$MMCV_NAME|$BUILD_TOOLS|$OPENMMLAB"
     if has_foreign_opencv; then
         say 'keeping the OpenCV that is there'
         skip+="|$OPENCV"
@@ -264,6 +268,8 @@ install_libraries() {
     must 'installing the libraries' pip install -c "$STATE/constraints.txt" \
         -r "$STATE/libraries.txt" -r "$ROOT/requirements/test.txt"
     mapfile -t openmmlab < <(pins "$OPENMMLAB")
+    # The fork's packages come as sources, which import torch when they are built.
+    [[ $SET != onedl ]] || openmmlab+=(--no-build-isolation)
     must 'installing the OpenMMLab packages' pip install --no-deps "${openmmlab[@]}"
     must 'installing the libraries of the robustness analysis' pip install --no-deps -r "$ROOT/requirements/robustness.txt"
 }
@@ -316,7 +322,7 @@ for name in sys.argv[1].split():
 import mmcv, torch
 from mmengine.utils import get_installed_path
 get_installed_path('mmafan')
-names = ['torch', 'torchvision', 'numpy', 'mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain']
+names = ['torch', 'torchvision', 'numpy', *sys.argv[3].split()]
 print('      ' + ', '.join('%s %s' % (name, version(name)) for name in names))
 if sys.argv[2] == 'full':
     from mmcv.ops import get_compiling_cuda_version
@@ -324,8 +330,8 @@ if sys.argv[2] == 'full':
     kind = 'CPU only' if cuda == 'not available' else 'CUDA ' + cuda
     print('      mmcv %s: the operators import and run (%s)' % (mmcv.__version__, kind))
 else:
-    print('      mmcv-lite %s: classification only' % mmcv.__version__)
-" "$modules" "$MODE" 2>>"$LOG")
+    print('      mmcv %s without operators: classification only' % mmcv.__version__)
+" "$modules" "$MODE" "$(pins "$OPENMMLAB" | sed 's/=.*//' | tr '\n' ' ')" 2>>"$LOG")
 }
 
 # The stamp tells that everything below was done with these very files, Python and torch.
@@ -368,13 +374,13 @@ main() {
         check_disk "$(dirname "$STATE")" 3
         : >"$LOG"
         step 1 "Python $(python_version "$PY"), $FREE_GB GB of disk space free"
-        say 'a few minutes; 20 to 30 more on 2 cores if mmcv has to be compiled'
+        say "a few minutes; $(compile_estimate "$(job_count)") more if mmcv has to be compiled"
     else
         check_disk "$(dirname "$STATE")" 12
         [[ -n $PY ]] || take_lock "$@"
         : >"$LOG"
         step 1 "Python $(python_version "${PY:-$BASE_PYTHON}"), $FREE_GB GB of disk space free"
-        say '3 to 15 minutes for about 3 GB of downloads; 20 to 30 more on 2 cores if mmcv has to be compiled'
+        say "3 to 15 minutes for about 3 GB of downloads; $(compile_estimate "$(job_count)") more if mmcv has to be compiled"
     fi
     rm -f "$STATE/stamp"
     make_environment
@@ -385,13 +391,13 @@ main() {
     install_torch
     step 4 'libraries, OpenMMLab packages, test tools'
     install_libraries
-    step 5 "mmcv $(pin mmcv)"
+    step 5 "$MMCV_NAME $(pin "$MMCV_NAME")"
     describe_build
     install_mmcv
     step 6 'mmafan in development mode, and the check'
     install_mmafan
     MODE=lite
-    if [[ -n $(installed_version mmcv) ]]; then MODE=full; fi
+    if has_operators; then MODE=full; fi
     check_environment ||
         explain_failure 'the import check of the finished environment'
     [[ -z $OPS_NOTE ]] || say "note: $OPS_NOTE"
@@ -403,11 +409,13 @@ main() {
 refuse_forks() {
     local forks
     forks=$("$PY" -c '
+import sys
 from importlib.metadata import distributions
 names = {(dist.metadata["Name"] or "").lower() for dist in distributions()}
-print(", ".join(sorted(name for name in names if name.startswith("onedl-"))))')
+upstream = {"mmengine", "mmcv", "mmcv-lite", "mmdet", "mmsegmentation", "mmpretrain"}
+print(", ".join(sorted(name for name in names if (name in upstream if sys.argv[1] == "onedl" else name.startswith("onedl-")))))' "$SET")
     [[ -z $forks ]] ||
-        die "this environment holds $forks, which must not stand beside the upstream packages of the same import names: use another environment."
+        die "this environment holds $forks, which must not stand beside the packages of the same import names that the $SET set has: use another environment or another --set."
 }
 
 main "$@"

@@ -40,7 +40,7 @@ def measure_spread(first: Tuple[Reference, nn.Module], second: Tuple[Reference, 
     Example:
         >>> run = Reference(dict(loss=torch.tensor(2.0)), dict(w=torch.tensor([1.0])), {}), nn.Identity()
         >>> measure_spread(run, (run[0]._replace(losses=dict(loss=torch.tensor(2.5))), nn.Identity()))
-        {'loss': 0.2, 'buffer': 0.0, 'gradient': 0.0}
+        {'loss': 0.25, 'buffer': 0.0, 'gradient': 0.0}
     """
     found, (left, left_model), (right, right_model) = Spread(loss=0.0, buffer=0.0, gradient=0.0), first, second
     buffers: Dict[str, Tensor] = dict(right_model.named_buffers())

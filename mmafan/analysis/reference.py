@@ -123,15 +123,17 @@ def reference_step(model: Any, data: Any, taps: Mapping[str, TapConfig]) -> Refe
     everything = _behind({total.grad_fn})
     terms = {name: _depending(model, losses, tap, watches[name]) for name, tap in taps.items()}
     clean, adversarial = _gradients(parameters, total), {}
-    for name, term in terms.items():
-        before = everything & _behind(watches[name].features)
-        before |= {node for node in everything if node._sequence_nr() < watches[name].first}
-        handles = [node.register_prehook(_zeros) for node in before]
-        try:
-            adversarial[name] = _gradients(parameters, term)
-        finally:
-            for handle in handles:
-                handle.remove()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):  # one backward is that of the step
+        for name, term in terms.items():
+            before = everything & _behind(watches[name].features)
+            before |= {node for node in everything if node._sequence_nr() < watches[name].first}
+            handles = [node.register_prehook(_zeros) for node in before]
+            try:
+                adversarial[name] = _gradients(parameters, term)
+            finally:
+                for handle in handles:
+                    handle.remove()
     return Reference({name: torch.as_tensor(value).detach() for name, value in logged.items()}, clean, adversarial)
 
 
@@ -149,5 +151,12 @@ def _depending(model: Any, losses: Dict[str, Any], tap: TapConfig, watch: TapWat
 
 
 def _gradients(parameters: Mapping[str, Tensor], total: Tensor) -> Gradients:
-    found = torch.autograd.grad(total, list(parameters.values()), retain_graph=True, allow_unused=True)
-    return {name: gradient for name, gradient in zip(parameters, found) if gradient is not None}
+    """Run a backward, as some layers add to gradients of their parameters themselves; leave those that are there."""
+    kept = [parameter.grad for parameter in parameters.values()]
+    for parameter in parameters.values():
+        parameter.grad = None
+    total.backward(retain_graph=True)
+    found = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+    for parameter, gradient in zip(parameters.values(), kept):
+        parameter.grad = gradient
+    return found

@@ -26,7 +26,7 @@ from ..functional import feature_moments, mix_strength, reinject_statistics
 from ..models.tap_attack import attack_tap, stock_losses
 from ..replay import Batch, PassKind
 from ..tap_config import TapConfig
-from .margins import LayerOutputs, check_layers, choose_layers
+from .layers import LayerOutputs, check_layers, choose_layers
 
 ARMS = ('additive', 're-injected', 'noise', 'noise, re-injected')
 FLAT = 0.01
@@ -110,7 +110,7 @@ def measure_statistics_shift(model: Any, batches: Sequence[Any], tap: str, stren
         tap: Name of the tap.
         strength: Fraction of the full perturbation, in (0, 1].
         modules: Names of the modules; None: the blocks after the tap, see
-            :func:`mmafan.analysis.margins.choose_layers`.
+            :func:`mmafan.analysis.layers.choose_layers`.
         seed: Of random starts and of the noise.
 
     Returns:

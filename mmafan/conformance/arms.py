@@ -75,7 +75,8 @@ def _explain(cfg: Any, error: Exception, batch: Any, device: str) -> None:
 
     So it is where no config of a family trains: those are for models without a head.
     """
-    known = isinstance(error, KINDS) or MESSAGES.search(str(error)) or not cfg.get('train_dataloader')
+    headless = not cfg.get('train_dataloader') and "'NoneType' object" in str(error)
+    known = headless or isinstance(error, KINDS) or MESSAGES.search(str(error))
     if FAULTS.search(str(error)) or not known:
         return
     fields = stock_model(cfg)[0]
@@ -122,12 +123,19 @@ def initialize(model: Any) -> None:
 def take_weights(stock: nn.Module, model: nn.Module) -> None:
     """Give the stock model the weights of another; some have further names for them after their first step.
 
+    Teachers that are no part of a model, as plain attributes, have weights, too.
+
     Raises:
         RuntimeError: If one is missing.
     """
-    missing = stock.load_state_dict(model.state_dict(), strict=False).missing_keys
-    if missing:
-        raise RuntimeError(f'the state of the A-FAN model lacks {missing[0]}')
+    for path, module in model.named_modules():
+        for name, teacher in vars(module).items():
+            if isinstance(teacher, nn.Module):
+                vars(stock.get_submodule(path))[name].load_state_dict(teacher.state_dict())
+    left_out = stock.load_state_dict(stock.state_dict(), strict=False).missing_keys  # stock code drops some itself
+    for key in stock.load_state_dict(model.state_dict(), strict=False).missing_keys:
+        if key not in left_out:
+            raise RuntimeError(f'the state of the A-FAN model lacks {key}')
 
 
 def stir(model: nn.Module) -> None:

@@ -85,7 +85,7 @@ def list_configs(codebase: str, family: str) -> List[str]:
 def training_configs(codebase: str, family: str) -> Iterator[str]:
     """Go through the names, such as ``mmdet::ssd/ssd300_coco.py``, of the configs of a family that train a model.
 
-    They are in the order of :func:`list_configs`; where none trains, those that have a model.
+    They are in the order of :func:`list_configs`; where none trains, it is the first that has a model.
 
     Raises:
         ValueError: If there is no such family.
@@ -103,4 +103,4 @@ def training_configs(codebase: str, family: str) -> Iterator[str]:
                 trains = True
                 yield whole[-1]
     if not trains:
-        yield from whole
+        yield from whole[:1]

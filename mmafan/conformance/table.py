@@ -1,7 +1,7 @@
 """The rows of a sweep as a table for a document."""
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, Sequence
 
 from .row import OUTCOMES
 
@@ -19,9 +19,27 @@ def summarize(rows: Sequence[Dict[str, Any]]) -> str:
     return f'{len(rows)} families: ' + ', '.join(f'{n} {outcome}' for n, outcome in zip(counts, OUTCOMES))
 
 
+def choose_rows(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Keep one row of a family, where it was tried on several devices: one that has passed, else one that is explained.
+
+    Of several, that of a CPU comes first, where every digit counts.
+
+    Example:
+        >>> first, other = (dict(codebase='mmdet', family='ssd', device=device) for device in ('cpu', 'cuda'))
+        >>> [row['device'] for row in choose_rows([dict(first, outcome='failed'), dict(other, outcome='passed')])]
+        ['cuda']
+    """
+    ordered = sorted(rows, key=lambda row: (row['codebase'], row['family'], OUTCOMES.index(row['outcome']),
+                                            row['device'] != 'cpu'))
+    chosen: Dict[Any, Dict[str, Any]] = {}
+    for row in ordered:
+        chosen.setdefault((row['codebase'], row['family']), row)
+    return list(chosen.values())
+
+
 def render_table(rows: Sequence[Dict[str, Any]]) -> str:
     """Lay the rows out as Markdown, codebase by codebase."""
-    lines = []
+    lines, rows = [], choose_rows(rows)
     for codebase in dict.fromkeys(row['codebase'] for row in rows):
         own = [row for row in rows if row['codebase'] == codebase]
         lines += [f'## {codebase}', '', f'{summarize(own)}.', '',
@@ -31,7 +49,8 @@ def render_table(rows: Sequence[Dict[str, Any]]) -> str:
             taps = ', '.join(f'`{module}`' for module in row['taps'].values())
             counts = f'{row["before"]} / {row["after"]} / {row["between"]}' if row['outcome'] == 'passed' else ''
             reason = f': {_plain(row["reason"])}' if row['reason'] else ''
-            lines.append(f'| {row["family"]} | {config} | {taps} | {counts} | {row["outcome"]}{reason} |')
+            place = '' if row['device'] == 'cpu' else f' on {row["device"]}'
+            lines.append(f'| {row["family"]} | {config} | {taps} | {counts} | {row["outcome"]}{place}{reason} |')
         lines.append('')
     return '\n'.join(lines).rstrip()
 

@@ -5,6 +5,7 @@ result does not depend on which other samples share the batch.  Nothing is modif
 """
 from __future__ import annotations
 
+import math
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
@@ -47,7 +48,7 @@ def finite_samples(gradient: Tensor) -> Tensor:
         [True, False]
     """
     # The largest magnitude is NaN or infinite where any element is: one pass, no boolean copy.
-    return torch.isfinite(torch.linalg.vector_norm(_rows(gradient), ord=float('inf'), dim=1))
+    return torch.linalg.vector_norm(_rows(gradient), ord=math.inf, dim=1) < math.inf
 
 
 def sample_std(feature: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ LIBRARIES = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'torch', 'torch
 STARTED_BY = dict(pytorch=('RANK', 'torchrun, as tools/dist_train.sh and tools/dist_test.sh do'),
                   slurm=('SLURM_PROCID', 'srun, as tools/slurm_train.sh and tools/slurm_test.sh do'),
                   mpi=('OMPI_COMM_WORLD_RANK', 'mpirun'))
+NO_SAMPLE = ('it has found no sample: look at data_root, data_prefix, ann_file, the names of the classes, and the '
+             'endings of the files (img_suffix)')
 
 
 @contextlib.contextmanager
@@ -70,7 +72,9 @@ def _not_built(error: BaseException) -> Optional[str]:
     if not building or _module(frames[-1]).partition('.')[0] not in LIBRARIES:
         return None
     names = filter(None, (_name_of(trace.tb_frame) for trace in reversed(building)))
-    return f'{next(names, "Runner")} cannot be built from the config: {text_of(error)}'
+    empty = any(trace.tb_frame.f_code.co_name == '_serialize_data' for trace in frames)  # of mmengine's data sets
+    text = NO_SAMPLE if empty and 'at least one array' in str(error) else text_of(error)
+    return f'{next(names, "Runner")} cannot be built from the config: {text}'
 
 
 def _name_of(frame: Any) -> str:

@@ -211,6 +211,15 @@ def make_parser(description: str, picture: str, num_batches: int, several: bool 
     return parser
 
 
+def measured(args: argparse.Namespace, measure: Callable[[argparse.Namespace], dict]) -> dict:
+    """Measure with the logs of the codebases on stderr; a wrong value is one sentence."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            return measure(args)
+        except ValueError as error:
+            stop(str(error))
+
+
 def run_tool(args: argparse.Namespace, measure: Callable[[argparse.Namespace], dict],
              report: Callable[[dict], str]) -> None:
     """Measure, and print the result as a table or, with ``--json``, as one object; what goes wrong is one sentence."""
@@ -223,9 +232,5 @@ def run_tool(args: argparse.Namespace, measure: Callable[[argparse.Namespace], d
         stop(f'--out must end in one of {", ".join(PICTURES)}, got {args.out!r}')
     if not osp.isdir(osp.dirname(args.out) or '.'):
         stop(f'--out must lie in a folder that exists, got {args.out!r}')
-    with contextlib.redirect_stdout(sys.stderr):  # logs of the codebases
-        try:
-            result = measure(args)
-        except ValueError as error:
-            stop(str(error))
+    result = measured(args, measure)
     print(json.dumps(result, indent=2) if args.json else report(result))

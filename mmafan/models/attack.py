@@ -141,9 +141,10 @@ class Attack:
             if len(feature) != len(first):
                 raise ValueError(f"{config.where}.strength_sampling must be 'all' for {config.module!r}, got "
                                  f"'random': its tensors have {len(first)} and {len(feature)} samples")
-        choices = draw_strengths(config.strengths, len(first), generator)
-        self._strengths = upload(torch.tensor(config.strengths, dtype=first.dtype)[choices], first.device)
-        self._reinjected = Chosen(torch.tensor(config.reinject)[choices].nonzero().flatten(), len(first))
+        choices = draw_strengths(config.strengths, len(first), generator).tolist()
+        self._strengths = upload(torch.tensor([config.strengths[k] for k in choices], dtype=first.dtype), first.device)
+        mixed = [number for number, k in enumerate(choices) if config.reinject[k]]
+        self._reinjected = Chosen(torch.tensor(mixed, dtype=torch.long), len(first))
         self._reinjected.on(first.device)
 
     def run(self, gradients: Optional[Sequence[Optional[Tensor]]], gradient_at: GradientFunction) -> None:
@@ -189,7 +190,7 @@ class Attack:
     def num_skipped(self) -> Tensor:
         """Number of samples left unperturbed because their gradient was not finite, over all steps and tensors."""
         skipped = [(~finite).sum() for finite in self._finite]
-        return torch.stack(skipped).sum() if skipped else self.clean[0].new_zeros((), dtype=torch.long)
+        return sum(skipped[1:], skipped[0]) if skipped else self.clean[0].new_zeros((), dtype=torch.long)
 
     def passes(self, learned: Optional[Tensor] = None) -> Iterator[Tuple[PassConfig, List[Tensor]]]:
         """Make the features of the adversarial passes, each only when asked for.

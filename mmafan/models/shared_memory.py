@@ -52,11 +52,11 @@ def check_rerun(model: Any, recording: Recording, batch: Batch, run: RunLoss, na
 
 def _stock_loss(model: Any, recording: Recording, batch: Batch, run: RunLoss) -> Optional[float]:
     """Return the loss without a tap; None where it is never the same, which proves nothing."""
-    found = {_loss(model, recording, batch, run, None, []) for _ in range(2)}
+    found = {_loss(model, recording, batch, run, '', []) for _ in range(2)}
     return found.pop() if len(found) == 1 else None
 
 
-def _loss(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: Optional[str],
+def _loss(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str,
           features: Sequence[Tensor]) -> float:
     with Replay(recording, name, features, PassState(PassKind.CHECK, 'batch')), torch.no_grad():
         return float(model.parse_losses(run(batch))[0])

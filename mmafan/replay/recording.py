@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -215,7 +215,7 @@ class Recording:
         return self.captures[name].take(output)
 
     # ------------------------------------------------------------------ adversarial passes
-    def calls_to_replay(self, name: Optional[str]) -> List[Tuple[WatchedCall, Records]]:
+    def calls_to_replay(self, name: str) -> List[Tuple[WatchedCall, Records]]:
         """List the methods that return what they returned in the clean pass, wherever they are called."""
         idle = (self.facts.idle_calls or {}).get(name, ())
         return [(call, self._call_records[call.key]) for number, call in enumerate(self._calls)

@@ -22,7 +22,7 @@ class Replay:
 
     Args:
         recording: The clean pass.
-        name: Name of the tap. At the model inputs everything is suffix; without a tap nothing is perturbed either.
+        name: Name of the tap, or ``''``: without one nothing is perturbed. At the model inputs everything is suffix.
         features: What is at the tap: one tensor for each of its features.
         state: The pass, ``ATTACK``, ``ADVERSARIAL`` or ``CHECK``, and the policy of its norms.
         chosen: The samples the pass is for, if not all; the forward must get the same samples.
@@ -31,12 +31,12 @@ class Replay:
         RuntimeError: If the pass does not reach the tap as often as the clean one.
     """
 
-    def __init__(self, recording: Recording, name: Optional[str], features: Sequence[Tensor], state: PassState,
+    def __init__(self, recording: Recording, name: str, features: Sequence[Tensor], state: PassState,
                  chosen: Optional[Chosen] = None) -> None:
         self._recording, self._name, self._state = recording, name, state
         self._chosen = chosen
         facts = recording.facts
-        self._capture = TapCapture() if name is None else recording.captures[name]
+        self._capture = recording.captures[name] if name else TapCapture()
         held = facts.held if self._capture.prefix and name in facts.held else facts.before
         get = recording.model.get_parameter
         self._held = [get(path) for path in held.get(name, ())]  # constants of this pass

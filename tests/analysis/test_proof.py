@@ -185,3 +185,73 @@ def test_wrong_arguments():
         model = build('stem')
         model.stem.requires_grad_(False)
         prove(model, batch())
+
+
+class Reseeded(Net):
+    """A stock model that draws from streams which begin at random: they are nowhere in particular after a step."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        found = super().forward(inputs, data_samples, mode)
+        torch.seed()
+        return found
+
+
+def test_random_streams_that_the_stock_model_does_not_repeat_prove_nothing():
+    proof = prove(afan_model(Reseeded)(afan=dict(taps=dict(t=dict(module='mid', step_size=0.1)))), batch())
+    assert proof.holds, proof.wrong
+
+
+class AddsGradients(torch.autograd.Function):
+    """A product whose backward adds to the gradient of its weight itself, as reversible layers do."""
+
+    @staticmethod
+    def forward(ctx, x, owner):
+        ctx.save_for_backward(x)
+        ctx.owner = owner
+        return x * owner.factor
+
+    @staticmethod
+    def backward(ctx, gradient):
+        own, factor = (ctx.saved_tensors[0] * gradient).sum(), ctx.owner.factor
+        factor.grad = own if factor.grad is None else factor.grad + own
+        return gradient * factor.detach(), None
+
+
+class Reversible(Net):
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return super().forward(AddsGradients.apply(inputs.requires_grad_(), self), data_samples, mode)
+
+
+def test_gradients_that_a_backward_adds_itself_are_seen():
+    model = Reversible().eval()
+    with torch.no_grad():
+        model.factor.grad = torch.tensor(7.0)
+    found = reference_step(model, batch(), dict(t=TapConfig('mid', 0.0)))
+    assert found.clean['factor'] and not found.adversarial['t']['factor'] and float(model.factor.grad) == 7.0
+
+
+class Weighted(Net):
+    """A model that sums up its losses by their place, and names them as A-FAN would."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.zeros(2))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        found = super().forward(inputs, data_samples, mode)
+        return {'adv_loss': found['loss_early'], 'adv_t_0.loss': found['loss']}
+
+    def parse_losses(self, losses):
+        total = sum((-weight).exp() * value + weight
+                    for weight, (_, value) in zip(self.log_var, sorted(losses.items()), strict=True))
+        return total, dict(losses, loss=total)
+
+
+def test_models_with_sums_and_names_of_their_own_are_proven():
+    proof = prove(afan_model(Weighted)(afan=dict(taps=dict(t=dict(module='bn', step_size=0.1)))), batch())
+    assert proof.holds, proof.wrong

@@ -76,6 +76,17 @@ def test_summary_and_table():
     assert '| timm | x |  |  | explained: ImportError: a \\| b &lt;c> |' in lines
 
 
+def test_one_row_of_a_family_is_shown():
+    rows = [Row('mmdet', name, f'mmdet::{name}/x.py', outcome, reason=reason, device=device).to_dict()
+            for name, outcome, reason, device in (
+                ('a', 'failed', 'slow', 'cpu'), ('a', 'passed', '', 'cuda'), ('b', 'passed', '', 'cuda'),
+                ('b', 'passed', '', 'cpu'), ('c', 'failed', 'x', 'cuda'), ('c', 'explained', 'y', 'cpu'))]
+    lines = render_table(rows).splitlines()
+    assert '3 families: 2 passed, 1 explained, 0 failed.' in lines
+    shown = [line.rpartition('|')[0].rpartition('|')[2].strip() for line in lines if line[:3] in ('| a', '| b', '| c')]
+    assert shown == ['passed on cuda', 'passed', 'explained: y']
+
+
 def test_the_document_has_the_rows(repo):
     """Written by the command that it names."""
     files = sorted((repo / 'docs' / 'conformance').glob('*.json'))
@@ -157,6 +168,10 @@ def test_the_state_has_to_have_every_weight():
     assert torch.equal(small.weight, large.weight)
     with pytest.raises(RuntimeError, match='the state of the A-FAN model lacks bias'):
         arms.take_weights(large, small)
+    for model in (large, other := torch.nn.Linear(2, 2)):
+        object.__setattr__(model, 'teacher', torch.nn.Linear(2, 2))
+    arms.take_weights(other, large)
+    assert torch.equal(other.teacher.weight, large.teacher.weight) and other.teacher is not large.teacher
 
 
 def test_an_error_of_the_batch_explains_nothing(monkeypatch):

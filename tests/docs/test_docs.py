@@ -54,7 +54,7 @@ def test_every_page_is_in_the_contents():
 
 @pytest.fixture(scope='module')
 def tool():
-    return runpy.run_path(str(REPO / 'tools' / 'write_docs.py'))
+    return runpy.run_path(str(REPO / 'mmafan' / 'lab' / 'docs.py'))
 
 
 def test_what_is_written_from_the_code_is_up_to_date(tool):

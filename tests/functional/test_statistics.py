@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from mmafan.functional import MOMENTS, feature_moments, reinject_statistics
+from mmafan.functional import MOMENTS, feature_moments, normalize_feature, reinject_statistics
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 PRECISIONS = pytest.mark.parametrize('dtype', list(TOLERANCE), ids=['float64', 'float32'])
@@ -230,3 +230,19 @@ def test_channel_dim_out_of_range_is_not_wrapped_around(channel_dim):
     """Taken modulo the number of dimensions, 4 would be the samples of a (N, C, H, W) feature."""
     with pytest.raises(ValueError, match=f'channel_dim .*{channel_dim}'):
         feature_moments(torch.zeros(2, 3, 4, 4), channel_dim=channel_dim)
+
+
+def test_what_is_not_given_is_the_same_for_all():
+    """32 groups and 1e-5 inside of the root, as in the authors' code and in torch."""
+    generator = torch.Generator().manual_seed(0)
+    clean, perturbed = (torch.randn(2, 64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    clean, perturbed = clean[..., None], perturbed[..., None]
+    for moments in (''.join(['gro', 'up']), ''.join(['chan', 'nel'])):  # names made at run time
+        options = dict(eps=1e-5, num_groups=32)
+        for found, expected in zip(feature_moments(clean, moments), feature_moments(clean, moments, **options)):
+            assert torch.equal(found, expected)
+        normalized = normalize_feature(clean, moments, **options)
+        assert torch.equal(normalize_feature(clean, moments), normalized)
+        expected = reinject_statistics(clean, perturbed, moments, **options)
+        assert torch.equal(reinject_statistics(clean, perturbed, moments), expected)
+        assert torch.equal(reinject_statistics(clean, perturbed, moments, normalized=normalized), expected)

@@ -245,3 +245,19 @@ def test_a_list_is_put_back_however_it_has_changed(change):
     assert contents.put_back() is None
     change(kept)
     assert contents.put_back() is True and kept == [1, 2, 3]
+
+
+@pytest.mark.parametrize('size, is_kept', [(8, True), (2**16, True), (2**16 + 1, False)])
+def test_arrays_are_put_back_but_for_large_ones_of_which_no_copy_is_kept(size, is_kept):
+    array = np.zeros(size, np.uint8)
+    contents = Contents([array], 0)
+    array[-1] = 1
+    assert contents.put_back() is (True if is_kept else None) and array[-1] == 1 - is_kept
+
+
+def test_a_changed_tensor_cannot_be_put_back():
+    tensor = torch.zeros(2)
+    contents = Contents([tensor], 0)
+    assert contents.put_back() is None
+    tensor.add_(1)
+    assert contents.put_back() is False

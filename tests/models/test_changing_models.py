@@ -180,3 +180,31 @@ def test_a_step_that_does_not_come_to_the_tap_keeps_the_weight_of_the_clean_loss
     for number, (sign, head) in enumerate(((-1, 1.5), (1, 0.5), (-1, 1.5))):
         found = by_part(ratios(Branching, model, signed(sign, number)))
         assert found['head'] == head and found['stem'] == 0.5
+
+
+class Again(Plain):
+    """From the second epoch on the tap runs twice, and then a second loss comes from it; a third one never does."""
+    epoch = 0
+
+    def build(self):
+        super().build()
+        self.aux, self.other = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def losses(self, inputs, data_samples):
+        x = self.stem(inputs)
+        first = self.mid(x)
+        second = self.mid(x.flip(3)) if self.epoch else x
+        return dict(loss_a=self.classify(first, data_samples),
+                    loss_b=nn.functional.cross_entropy(self.aux(second.mean((2, 3))), data_samples),
+                    loss_c=nn.functional.cross_entropy(self.other(x.mean((2, 3))), data_samples))
+
+
+@SCHEDULES
+def test_what_a_loss_comes_from_is_found_anew_where_the_tap_runs_another_number_of_times(schedule):
+    model, stock = tapped(Again, afan=dict(schedule=schedule)), Again()
+    for epoch, names in ((0, 'a'), (1, 'ab'), (1, 'ab'), (0, 'a')):
+        model.epoch = stock.epoch = epoch
+        found = by_part(ratios(stock, model, batch_of()))
+        assert found == dict(stem=1, mid=1, head=2, aux=1 + epoch, other=1)
+        log = gradients(model, batch_of())[1]
+        assert [name for name in 'abc' if f'adv_t_0.loss_{name}' in log] == list(names)

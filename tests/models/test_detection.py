@@ -130,7 +130,9 @@ def test_all_passes_see_the_same_sampled_rois(module, seen):
     fields = dict(losses=ROI_LOSSES) if module.startswith('roi') else {}
     model = build('faster_rcnn', dict(taps=dict(a=tap(module, step_size=0.5, num_steps=2, **fields))))
     step(model, make_batch(masks=False))
-    assert len(seen) == 5  # clean, the check of the replay, one further attack step, two strengths
+    # Clean, the check of the replay, one further attack step, two strengths; the stock model twice where what follows
+    # the tap changes its output in place.
+    assert len(seen) == 5 + 2 * (module == ROI)
     for other in seen[1:]:
         for (boxes, labels), (expected_boxes, expected_labels) in zip(other, seen[0]):
             assert torch.equal(boxes, expected_boxes) and torch.equal(labels, expected_labels)

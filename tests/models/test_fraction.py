@@ -9,8 +9,9 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmafan.models.exchange import doubtful_arguments
+from mmafan.models.exchange import doubtful_arguments, same_loss
 from mmafan.replay import Batch, Chosen
+from mmafan.replay.batch import select_samples
 
 from ..nets import Net, rows
 from ..rule import build, train
@@ -167,3 +168,24 @@ def test_a_batch_is_cut_where_it_has_samples():
     assert known.inputs.tolist() == [0, 2] and known.kwargs['deep']['y'] == [4, 5, 6]
     assert doubtful_arguments(batch) == ['table', 'names', 'deep']
     assert doubtful_arguments(Batch((torch.arange(2), [BaseDataElement(), BaseDataElement()], None), {})) == []
+
+
+@pytest.mark.parametrize('dtype, after, is_same', [
+    (torch.float32, 1.00005, True), (torch.float32, 1.0005, False), (torch.float64, 0.9995, False),
+    (torch.float16, 1.005, True), (torch.bfloat16, 0.98, False), (torch.bfloat16, 0.995, True)])
+def test_losses_are_the_same_up_to_the_rounding_of_the_features(dtype, after, is_same):
+    features = [torch.zeros(1), torch.zeros(1, dtype=dtype)]
+    assert same_loss(after, 1.0, features, 1e-4) is is_same
+    assert same_loss(5e-7, 0.0, features, 1e-4) and not same_loss(2e-4, 0.0, features, 1e-4)
+    assert same_loss(1.0, float('inf'), features, 1e-4) and not same_loss(float('nan'), 1.0, features, 1e-4)
+
+
+def test_a_list_of_samples_and_a_tensor_of_samples_are_cut_and_others_are_not():
+    chosen, three = Chosen(torch.tensor([0, 2]), 3), torch.arange(3)
+    value = dict(names=['a', 'b', 'c'], pair=(1, 2), triple=(1, 2, 3), many=[three, three + 3, three + 6],
+                 rows=torch.arange(6).reshape(3, 2), other=torch.arange(4), scalar=torch.tensor(3))
+    found = select_samples(value, chosen)
+    assert found['names'] == ['a', 'c'] and found['pair'] == (1, 2) and found['triple'] == (1, 3)
+    assert [rows.tolist() for rows in found['many']] == [[0, 2], [3, 5], [6, 8]]  # of each level its samples
+    assert found['rows'].tolist() == [[0, 1], [4, 5]] and len(found['other']) == 4 and found['scalar'] == 3
+    assert select_samples(value, None) is value

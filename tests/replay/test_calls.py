@@ -6,7 +6,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmafan.replay import WatchedCall
+from mmafan.replay import Facts, Recording, WatchedCall
 from mmafan.replay.batch import Chosen, select_elements
 from mmafan.replay.forward_state import changed_places, forward_state, read_state
 from mmafan.replay.state import Patches
@@ -159,3 +159,26 @@ def test_momentum_networks_are_found_and_protected(in_place):
             assert torch.equal(model(x), first)
         assert model.slow.weight is weight and torch.equal(weight, values)
     assert not read_state(model).keys() & set(places)
+
+
+def test_a_released_recording_holds_no_result_of_a_method_with_its_graph():
+
+    class Helped(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def help(self, x):
+            return self.layer(x)
+
+        def forward(self, x):
+            return self.help(x)
+
+    model = Helped()
+    recording = Recording(model, {}, 3, Facts((WatchedCall(model, 'help'), )))
+    with recording:
+        model(torch.rand(3, 2))
+    assert recording.find_idle(set()) == {0}  # nothing comes from what it has returned
+    recording.release_graph()
+    assert recording.find_idle(set()) == frozenset()

@@ -10,6 +10,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmafan.replay import PassKind, current_pass
 from mmafan.replay.tree import map_tensors, map_tree, tensors_of
 
 from ..nets import Net, rows
@@ -200,3 +201,22 @@ def test_two_maps_of_a_value_meet_its_tensors_in_the_order_of_their_list():
     seen = []
     map_tensors(lambda t: seen.append(float(t)), value)
     assert seen == [float(t) for t in tensors_of(value)] == [1., 2., 3., 4.]
+
+
+@pytest.mark.parametrize('place', ['a.store', 'store'])
+def test_an_attribute_in_which_a_tensor_is_handed_on_is_named(place):
+
+    class Keeping(Net):
+
+        def __init__(self):
+            super().__init__()
+            self.get_submodule(place.rpartition('.')[0]).store = SimpleNamespace()
+
+        def forward(self, inputs, mode='tensor'):
+            store, x = self.get_submodule(place.rpartition('.')[0]).store, self.a(inputs)
+            if current_pass().kind is PassKind.CLEAN:
+                store.x = x
+            return {'loss': (self.c(self.t(x)) + store.x).square().mean()}
+
+    with pytest.raises(ValueError, match=f'in the attribute {place!r}: return it from'):
+        train(build(Keeping, taps=dict(s=dict(module='t', step_size=0.1))), lambda number: (rows(number), ), 1)

@@ -236,7 +236,7 @@ def test_help_names_the_options(sandbox: Sandbox, script: str) -> None:
 @pytest.mark.parametrize('arguments, parts', [
     (['--fast'], ["unknown option '--fast'", '--help']),
     (['default'], ["unknown option 'default'"]),
-    (['--set', 'newest'], ["unknown set 'newest'", 'default or classic']),
+    (['--set', 'newest'], ["unknown set 'newest'", 'default, classic or onedl']),
     (['--set=newest'], ["unknown set 'newest'"]),
     (['--set'], ['--set needs a value']),
     (['--active', '--python', 'python3'], ['--python', '--active', 'only one']),
@@ -334,6 +334,13 @@ def test_forks_are_refused(sandbox: Sandbox) -> None:
     metadata = sandbox.site / 'onedl_mmcv-2.3.6.dist-info' / 'METADATA'
     metadata.write_text('Name: onedl-mmcv\nVersion: 2.3.6\n')
     assert_one_sentence(sandbox.setup(), 'onedl-mmcv', 'another environment')
+
+
+@fits_default_set
+def test_the_fork_does_not_go_beside_upstream(sandbox: Sandbox) -> None:
+    sandbox.make_environment(torch='2.12.1', mmcv='2.1.0')
+    (sandbox.site / 'mmcv-2.1.0.dist-info' / 'METADATA').write_text('Name: mmcv\nVersion: 2.1.0\n')
+    assert_one_sentence(sandbox.setup('--set', 'onedl'), 'mmcv', 'another --set')
 
 
 # --------------------------------------------------------------------------- installing
@@ -472,7 +479,7 @@ def test_stale_development_line_is_replaced(sandbox: Sandbox) -> None:
 
 # --------------------------------------------------------------------------- the pinned sets
 
-@pytest.mark.parametrize('name', ['default', 'classic', 'test'])
+@pytest.mark.parametrize('name', ['default', 'classic', 'onedl', 'test'])
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
     lines = [line for line in lines if line and not line.startswith('#')]
@@ -485,3 +492,10 @@ def test_both_sets_pin_the_same_packages() -> None:
     names = [set(re.findall(r'^([\w-]+)==', text, re.M)) for text in texts]
     assert names[0] == names[1]
     assert 'mmcv' in names[0]
+
+
+def test_set_of_the_fork_differs_in_the_packages_of_openmmlab_alone() -> None:
+    own, fork = ({line for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+                  if '==' in line} for name in ('default', 'onedl'))
+    assert all(line.startswith('mm') for line in own - fork) and len(own - fork) == 5
+    assert all(line.startswith('onedl-mm') for line in fork - own) and len(fork - own) == 5

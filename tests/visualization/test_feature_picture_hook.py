@@ -48,6 +48,23 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path, monkeypatch):
     assert 'afan_s' in found['images'] and 'afan_s_adversarial_to_clean' in found['scalars']
 
 
+def test_wandb_gets_scalars_and_pictures(tmp_path, monkeypatch):
+    wandb = pytest.importorskip('wandb', reason='the backend writes with wandb')
+    for name in ('CONFIG', 'CACHE', 'DATA'):
+        monkeypatch.setenv(f'WANDB_{name}_DIR', str(tmp_path / name))
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    backend = dict(type='WandbVisBackend', init_kwargs=dict(project='mmafan'))
+    train(tmp_path, FeaturePictureHook(interval=4, num_samples=1), epochs=1,
+          visualizer=dict(type='Visualizer', vis_backends=[backend]))
+    wandb.finish()
+    [run] = tmp_path.glob('*/vis_data/wandb/offline-run-*')
+    [picture] = run.glob('files/media/images/afan_s_*.png')
+    assert cv2.imread(str(picture)).std() > 10
+    [records] = run.glob('run-*.wandb')  # keys stand in it as they are
+    keys = (b'\x06afan_s\x12', b'adv_s_0.loss', b'afan_s_adversarial_to_clean')
+    assert all(key in records.read_bytes() for key in keys)
+
+
 def test_every_backend_of_the_visualizer_gets_scalars_and_pictures(tmp_path):
     """As TensorBoard and Weights & Biases do, which are not installed everywhere."""
     from mmengine.visualization.vis_backend import LocalVisBackend

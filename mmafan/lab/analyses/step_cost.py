@@ -22,6 +22,7 @@ from ..arguments import CFG_OPTIONS_HELP, CfgOptions, choose_device, positive
 from ..configs import load_whole_config
 from ..errors import stop
 from ..processes import own_command
+from ..trained import measured
 
 CHILD = 'MMAFAN_STEP_COST_CHILD'
 SCHEDULES = ('auto', 'two_phase', 'single_graph', 'joined')
@@ -179,11 +180,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             check(args)
         sys.exit(start_processes(args, sys.argv[1:] if argv is None else argv))
-    with contextlib.redirect_stdout(sys.stderr):  # logs of the codebases
-        try:
-            result = measure(args)
-        except ValueError as error:
-            stop(str(error))
+    result = measured(args, measure)
     if CHILD not in os.environ or os.environ['RANK'] == '0':
         print(json.dumps(result, indent=2) if args.json else report(result))
     if CHILD in os.environ:

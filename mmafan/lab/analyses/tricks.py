@@ -16,18 +16,17 @@ It prints medians in units of a baseline step, and the peak memory.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import functools
 import json
 import os.path as osp
 import statistics
-import sys
 from typing import Any, Callable, Dict, Optional, Sequence
 
-from ..arguments import CFG_OPTIONS_HELP, CfgOptions, choose_device
+from ..arguments import CFG_OPTIONS_HELP, CfgOptions, choose_device, require_positive
 from ..configs import load_whole_config
 from ..errors import stop
+from ..trained import measured
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -45,9 +44,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help=CFG_OPTIONS_HELP)
     args = parser.parse_args(argv)
-    for name in ('batch_size', 'image_size', 'passes', 'repeats', 'threads'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+    require_positive(args, 'batch_size', 'image_size', 'passes', 'repeats', 'threads')
     return args
 
 
@@ -164,9 +161,5 @@ def report(result: dict) -> str:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Measure and print."""
     args = parse_args(argv)
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            result = measure(args)
-        except ValueError as error:
-            stop(str(error))
+    result = measured(args, measure)
     print(json.dumps(result, indent=2) if args.json else report(result))

@@ -17,7 +17,7 @@ import statistics
 import sys
 from typing import Any, Dict, Optional, Sequence
 
-from ..arguments import CFG_OPTIONS_HELP, CfgOptions
+from ..arguments import CFG_OPTIONS_HELP, CfgOptions, require_positive
 from ..errors import stop
 from ..faults import DISK_FULL, disk_full_ends, keep_folder, working_in
 from ..page import write_page
@@ -43,9 +43,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     args.argv = sys.argv[1:] if argv is None else list(argv)
     if args.jobs is None:
         args.jobs = 1 if args.run else min(len(visible_devices()) or os.cpu_count() or 1, 4)
-    for name in ('jobs', 'threads'):
-        if getattr(args, name) < 1:
-            stop(f'--{name} must be at least 1, got {getattr(args, name)}')
+    require_positive(args, 'jobs', 'threads')
     return args
 
 

@@ -1,8 +1,6 @@
 """EfficientNet-Lite0: its size, what it lacks, and the weights of the package that has them."""
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 
@@ -21,12 +19,9 @@ def net():
 
 
 @pytest.fixture
-def converter(repo, monkeypatch):
-    path = repo / 'tools' / 'model_converters' / 'efficientnet_lite.py'
-    spec = importlib.util.spec_from_file_location('convert_efficientnet_lite', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def converter():
+    from mmafan.lab import efficientnet_lite
+    return efficientnet_lite
 
 
 def names_of_the_package(backbone):

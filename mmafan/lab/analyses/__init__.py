@@ -1,0 +1,1 @@
+"""The analyses: each defines its arguments, measures, draws and reports."""

@@ -1,0 +1,1 @@
+"""What one GPU shows within a limit of time: tests, costs and a study."""
