@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmafan.storage import find_checkpoint, problem_of
 from mmafan.storage.resume import find_resume, go_on
 
-
 HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
 
 
