@@ -1,6 +1,6 @@
 """Measure how many small faults in the core the tests find: the mutation score.
 
-    python tools/mutation.py [--sample N] [--seed S] [--only TEXT] [--seconds T]
+    python tests/mutation/score.py [--sample N] [--seed S] [--only TEXT] [--seconds T]
 
 Makes mutants of the files in FOLDERS with the operators of cosmic-ray, one fault each, in a copy of the repository, and
 runs the tests that come to the changed line: those of the file's own test module first, then the quick ones, until one
@@ -22,12 +22,12 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from _mutant_tests import Measured, choose_tests, measure_tests, run_tests
-from _mutants import Mutant, choose_mutants
+from mutant_tests import Measured, choose_tests, measure_tests, run_tests
+from mutants import Mutant, choose_mutants
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / 'work_dirs' / 'mutation'
-KNOWN = ROOT / 'tests' / 'mutation_survivors.md'
+KNOWN = ROOT / 'tests' / 'mutation' / 'survivors.md'
 PRELOADED = ('pytest', 'torch', 'torchvision', 'mmengine.runner', 'mmcv.ops', 'mmpretrain.models', 'mmdet.models',
              'mmseg.models', 'hypothesis', 'coverage')
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from _mutants import FOLDERS, Mutant
+from mutants import FOLDERS, Mutant
 
 TESTS = ('tests/functional', 'tests/layers', 'tests/replay', 'tests/models', 'tests/parity', 'tests/hooks')
 COMMAND = ('-q', '-p', 'no:cacheprovider', '-m', 'not slow and not gpu')

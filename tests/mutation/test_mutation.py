@@ -20,9 +20,9 @@ def larger(a: int | float, b: int) -> int | None:
 @pytest.fixture
 def tool(repo, monkeypatch):
     """Import a module of the tools."""
-    monkeypatch.syspath_prepend(str(repo / 'tools'))
+    monkeypatch.syspath_prepend(str(repo / 'tests' / 'mutation'))
     yield importlib.import_module
-    for name in ('mutation', '_mutants', '_mutant_tests'):
+    for name in ('score', 'mutants', 'mutant_tests'):
         sys.modules.pop(name, None)
 
 
@@ -36,7 +36,7 @@ def tree(tmp_path):
 
 def test_mutants_change_what_is_executed_alone(tool, tree):
     pytest.importorskip('cosmic_ray', reason='mutants are made with the package cosmic-ray')
-    mutants = tool('_mutants')
+    mutants = tool('mutants')
     found = mutants.choose_mutants(tree, None, 0)
     assert {mutant.line for mutant, _ in found} == {6, 8}  # no annotation
     for mutant, changed in found:
@@ -47,7 +47,7 @@ def test_mutants_change_what_is_executed_alone(tool, tree):
 
 def test_a_sample_is_the_same_while_other_lines_change(tool, tree):
     pytest.importorskip('cosmic_ray', reason='mutants are made with the package cosmic-ray')
-    mutants = tool('_mutants')
+    mutants = tool('mutants')
     before = [mutant.key for mutant, _ in mutants.choose_mutants(tree, 2, 0)]
     path = tree / 'mmafan' / 'functional' / 'larger.py'
     path.write_text(SOURCE.replace('    if', '    # a comment\n    if'))
@@ -57,7 +57,7 @@ def test_a_sample_is_the_same_while_other_lines_change(tool, tree):
 
 
 def test_tests_that_come_to_the_line_are_tried_within_the_time_those_of_the_file_first(tool):
-    tests, mutants = tool('_mutant_tests'), tool('_mutants')
+    tests, mutants = tool('mutant_tests'), tool('mutants')
     path = 'mmafan/functional/larger.py'
 
     def measured(seconds, *lines):
@@ -77,7 +77,7 @@ def test_tests_that_come_to_the_line_are_tried_within_the_time_those_of_the_file
 
 
 def test_the_score_and_those_that_survive_are_told(tool, monkeypatch):
-    mutation, mutants = tool('mutation'), tool('_mutants')
+    mutation, mutants = tool('score'), tool('mutants')
     monkeypatch.setattr(mutation, 'known_survivors', lambda: ['x = 1 -> x = 2'])
     made = [mutants.Mutant('a.py', n, n, 'operator', 0, f'x = {n}', f'x = {n + 1}') for n in range(4)]
     results = {made[0].key: dict(by='a test'), made[1].key: dict(by=None), made[2].key: dict(by=None)}
@@ -87,7 +87,7 @@ def test_the_score_and_those_that_survive_are_told(tool, monkeypatch):
 
 
 def test_the_list_of_survivors_is_read(tool, monkeypatch, tmp_path):
-    mutation = tool('mutation')
+    mutation = tool('score')
     monkeypatch.setattr(mutation, 'KNOWN', tmp_path / 'known.md')
     assert mutation.known_survivors() == []
     (tmp_path / 'known.md').write_text('# Title\n\n- ``a | b`` -> ``a & b``: both are bool.\n- no mutant\n')
