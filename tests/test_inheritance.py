@@ -18,6 +18,12 @@ from mmafan.utils import collect_env, register_all_modules
 AFAN = dict(taps=dict(s=dict(module='backbone.layer1', step_size=0.1)))
 
 
+@pytest.fixture(autouse=True)
+def no_scope(reproducible):
+    """Begin without a surrounding codebase, which a fixture of another module may have left."""
+    DefaultScope._instance_dict.clear()
+
+
 @contextlib.contextmanager
 def scope(name):
     """The default scope a Runner sets."""

@@ -6,10 +6,6 @@ from typing import Any, Dict, Iterable, List, Set
 
 from torch import Tensor
 
-# Beginnings of the names of nodes that give the values of what they are made from.
-_SAME_VALUES = ('TBackward', 'ToCopyBackward', 'ViewBackward', 'ReshapeAliasBackward', 'TransposeBackward',
-                'PermuteBackward', 'SplitBackward', 'SelectBackward', 'SliceBackward', 'UnsqueezeBackward')
-
 
 def node_of(tensor: Tensor) -> Any:
     """Return the node of the graph that a tensor's gradient comes to."""
@@ -67,20 +63,27 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
         after.update(found)
         waiting += found
     late = {node for node in nodes if _time(node) > _time(sources[0])} - behind(sources)
-    used_after, used_late = _used_by(after), _used_by(late)
+    data = _of_data(nodes, users)
+    used_after, used_late = _used_by(after, data), _used_by(late, data)
     earlier = leaves_among(behind(sources))
     return (earlier | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
 
 
-def _used_by(nodes: Iterable[Any]) -> Set[Any]:
-    """Return what some nodes use: a weight itself where they use a view or a cast of it, as a linear layer does."""
-    found = set()
-    for node in nodes:
-        for following, _ in node.next_functions:
-            while following is not None and following.name().startswith(_SAME_VALUES):
-                following = following.next_functions[0][0]
-            found.add(following)
+def _of_data(nodes: Set[Any], users: Dict[Any, List[Any]]) -> Set[Any]:
+    """Return the nodes that come from more than parameters: what needs no gradient has no node, as images have none."""
+    waiting = [node for node in nodes if any(following is None for following, _ in node.next_functions)]
+    found = set(waiting)
+    while waiting:
+        more = [user for user in users[waiting.pop()] if user not in found]
+        found.update(more)
+        waiting += more
     return found
+
+
+def _used_by(nodes: Iterable[Any], data: Set[Any]) -> Set[Any]:
+    """Return what some nodes use: a weight itself where they use what is made of weights alone, such as a view."""
+    used = {following for node in nodes for following, _ in node.next_functions if following is not None}
+    return used | behind(used - data)
 
 
 def leaves_until(source: Any, nodes: Iterable[Any]) -> Set[int]:

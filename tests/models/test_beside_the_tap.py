@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ..rule import Plain, batch_of, by_part, ratios, tapped
+from ..rule import Plain, batch_of, build, by_part, gradients, ratios, tapped
 
 
 class Views(Plain):
@@ -138,7 +138,6 @@ def test_a_tap_that_hands_its_input_on_is_attacked_at_its_output_alone(schedule)
     torch.manual_seed(3)
     losses = model(**batch, mode='loss') if schedule == 'single_graph' else None
     if losses is None:
-        from ..rule import gradients
         losses = gradients(model, batch)[1]
     assert torch.allclose(seen[-1], expected, rtol=0, atol=1e-12)
     assert 'adv_t_0.loss_a' in losses and 'adv_t_0.loss_b' not in losses
@@ -195,3 +194,27 @@ def test_a_parameter_on_both_sides_of_the_tap_has_the_gradient_of_either_side():
     found = gradients(tapped(Split, 'here'), batch_of())[0]
     for name, value in whole.items():
         assert torch.allclose(found[name], value + suffix.get(name, 0), rtol=0, atol=1e-7)
+
+
+class Derived(Views):
+    """After the tap something is made of a weight of the prefix, outside of modules."""
+
+    def heads(self, x, data_samples):
+        mean = self.stem.weight.mean((1, 2, 3))
+        return dict(loss_a=self.classify(x, data_samples), loss_b=1e4 * (x.mean((2, 3)) @ mean).square().mean())
+
+    def losses(self, inputs, data_samples):
+        return self.heads(self.mid(self.stem(inputs)), data_samples)
+
+
+@pytest.mark.parametrize('afan', [{}, dict(schedule='single_graph'), dict(replay=False)], ids=lambda v: '-'.join(v))
+def test_what_is_made_of_a_weight_after_the_tap_is_after_it(afan):
+    model, batch = tapped(Derived, afan=afan), batch_of()
+    stock, weight = build(Derived), 'stem.weight'
+    clean = torch.autograd.grad(sum(stock.losses(**batch).values()), stock.stem.weight)[0]
+    feature = stock.mid(stock.stem(batch['inputs'])).detach()
+    again = torch.autograd.grad(sum(stock.heads(feature, batch['data_samples']).values()), stock.stem.weight)[0]
+    assert again.abs().max() > 1e-3 * clean.abs().max()
+    for _ in range(2):  # the first step checks, the second one knows
+        found = gradients(model, batch)[0][weight]
+        assert torch.allclose(found, clean + again, rtol=1e-6, atol=0)
