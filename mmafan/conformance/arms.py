@@ -146,7 +146,9 @@ def stir(model: nn.Module) -> None:
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            if 'proposal_bboxes' in name:  # learned boxes, whose sizes must not be negative
+                continue
             if parameter.dim() > 1:
                 parameter.normal_(std=max(parameter[0].numel(), 1)**-0.5, generator=generator)
             else:  # some norms begin with weights of 0
