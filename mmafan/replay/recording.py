@@ -23,7 +23,7 @@ from .graph import node_of
 from .rng import RandomState
 from .state import Patches
 from .tap import SIDES, Record, Records, TapCapture
-from .tree import map_tensors, snapshot, tensors_of
+from .tree import copy_values, map_tensors, snapshot, tensors_of
 
 
 class Recording:
@@ -200,7 +200,8 @@ class Recording:
                 self._close_frame(call)
             if needed or self._waiting:
                 live = tensors_of(output) if idle is None and not call.paired else []
-                record = Record(call.owner, call.name, snapshot(output), live=live, random_state=RandomState())
+                record = Record(call.owner, call.name, snapshot(output, copy_values), live=live,
+                                random_state=RandomState())
                 self._call_records[call.key].append(record)
                 if self._waiting:
                     self._append(record, output)

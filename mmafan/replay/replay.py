@@ -14,7 +14,7 @@ from .forward_state import forward_state
 from .recording import Recording
 from .state import PassKind, PassState, running_pass
 from .tap import Record, Records, TapCapture
-from .tree import map_tensors, snapshot
+from .tree import copy_values, map_tensors, snapshot
 
 
 class Replay:
@@ -162,7 +162,7 @@ class Replay:
 def replayed_output(record: Record, chosen: Optional[Chosen]) -> Any:
     """Return what a recorded call gives to an adversarial pass: what is done to it there stays its own."""
     if record.name != 'forward':
-        return snapshot(select_elements(record.output, chosen))
+        return snapshot(select_elements(record.output, chosen), copy_values)
     if chosen is not None:  # indexing copies
         return map_tensors(lambda t: select_samples(t, chosen), record.output)
     return map_tensors(Tensor.clone, record.output) if record.copied else record.output

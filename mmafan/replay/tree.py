@@ -159,6 +159,11 @@ def snapshot(value: Any, function: Callable[[Tensor], Tensor] = Tensor.detach) -
     return map_tensors(function, value)
 
 
+def copy_values(tensor: Tensor) -> Tensor:
+    """Copy a tensor that stock code may write to, as by numpy, which shares its memory and no counter of versions."""
+    return tensor.detach().clone()
+
+
 def holds_same(container: Any, content: Any) -> bool:
     """Whether a container holds the same objects, or a set equal ones, as another one of its kind."""
     if len(container) != len(content):

@@ -138,6 +138,25 @@ def test_all_passes_see_the_same_sampled_rois(module, seen):
             assert torch.equal(boxes, expected_boxes) and torch.equal(labels, expected_labels)
 
 
+def test_boxes_that_a_head_changes_by_numpy_are_as_they_were_sampled(seen, monkeypatch):
+    """numpy shares the memory of tensors on a CPU, and no version tells; mask targets clip boxes that way."""
+    from mmdet.models.roi_heads.bbox_heads import BBoxHead
+    stock = BBoxHead.loss_and_target
+
+    def change(self, *args, **kwargs):
+        found = stock(self, *args, **kwargs)
+        for result in kwargs['sampling_results']:
+            result.pos_priors.numpy()[:] += 3
+        return found
+
+    monkeypatch.setattr(BBoxHead, 'loss_and_target', change)
+    step(build('faster_rcnn', dict(taps=dict(a=tap('backbone.layer1', step_size=0.5, num_steps=2)))),
+         make_batch(masks=False))
+    assert len(seen) == 5 and all(len(result[0]) for result in seen[0])
+    for other in seen[1:]:
+        assert all(torch.equal(boxes, expected) for (boxes, _), (expected, _) in zip(other, seen[0]))
+
+
 def test_an_roi_tap_runs_the_roi_head_alone(monkeypatch):
     """After the first step, in which every tap is checked."""
     model = build('mask_rcnn', dict(taps=dict(roi=tap(f'{ROI}.0', losses=ROI_LOSSES, num_steps=2))))
