@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Dict, Iterable, List, Set
+from typing import Any, Container, Dict, Iterable, List, Set
 
 from torch import Tensor
 
@@ -46,10 +46,11 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
     Example:
         >>> import torch
         >>> stem, head = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
-        >>> feature = stem * 2
-        >>> graph = nodes_behind([feature * head + stem.exp()])
-        >>> leaves_before([node_of(feature)], graph) == {id(stem)}
+        >>> side, feature = stem.exp(), stem * 2
+        >>> leaves_before([node_of(feature)], nodes_behind([feature * head + side])) == {id(stem)}
         True
+        >>> leaves_before([node_of(feature)], nodes_behind([feature * head + stem.exp()]))  # made after the feature
+        set()
     """
     users: Dict[Any, List[Any]] = defaultdict(list)
     for node in nodes:
@@ -62,9 +63,8 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
         found = [user for user in users[waiting.pop()] if user not in after]
         after.update(found)
         waiting += found
-    late = {node for node in nodes if _time(node) > _time(sources[0])} - behind(sources)
-    data = _of_data(nodes, users)
-    used_after, used_late = _used_by(after, data), _used_by(late, data)
+    later = {node for node in nodes if _time(node) > _time(sources[0])}
+    used_after, used_late = _used_by(after, later - _of_data(nodes, users)), _used_by(later - behind(sources))
     earlier = leaves_among(behind(sources))
     return (earlier | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
 
@@ -80,10 +80,15 @@ def _of_data(nodes: Set[Any], users: Dict[Any, List[Any]]) -> Set[Any]:
     return found
 
 
-def _used_by(nodes: Iterable[Any], data: Set[Any]) -> Set[Any]:
-    """Return what some nodes use: a weight itself where they use what is made of weights alone, such as a view."""
-    used = {following for node in nodes for following, _ in node.next_functions if following is not None}
-    return used | behind(used - data)
+def _used_by(nodes: Iterable[Any], through: Container[Any] = ()) -> Set[Any]:
+    """Return what some nodes use, and what those of ``through`` use that they use, such as a view of a weight."""
+    found: Set[Any] = set()
+    waiting = list(nodes)
+    while waiting:
+        used = {following for following, _ in waiting.pop().next_functions if following is not None} - found
+        found |= used
+        waiting += [node for node in used if node in through]
+    return found
 
 
 def leaves_until(source: Any, nodes: Iterable[Any]) -> Set[int]:
