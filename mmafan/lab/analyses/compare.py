@@ -102,7 +102,8 @@ def run(args: argparse.Namespace, study: Study, work_dir: str) -> None:
               + ', '.join(f'{k} {v:.4f}' for k, v in found['metrics'].items()), flush=True)
 
     found = train_all([study], work_dir, lambda runs: here(runs, study, work_dir, show), tell)
-    results = {arm: [found['', arm, seed]['metrics'] for seed in study.seeds] for arm in ARMS}
+    results = {arm: [{name: value for name, value in found['', arm, seed]['metrics'].items()
+                      if not name.startswith('best ')} for seed in study.seeds] for arm in ARMS}
     cost = {}
     if args.cost_repeats:
         print('measuring the cost of a step ...', flush=True)
