@@ -287,6 +287,12 @@ def test_random_start_lies_in_the_ball(norm, dtype):
     assert size.max() > 0.2
 
 
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+def test_random_start_of_one_sample_and_of_none(norm):
+    assert 0 < draw_random_start(torch.zeros(1, 3), 0.25, norm).norm() <= 0.25 * math.sqrt(3)
+    assert draw_random_start(torch.zeros(0, 3), 0.25, norm).shape == (0, 3)
+
+
 def test_random_start_linf_is_uniform():
     values = draw_random_start(torch.zeros(100, 100), 2.0).flatten().double().numpy()
     counts, _ = np.histogram(values, bins=10, range=(-2, 2))
