@@ -27,6 +27,19 @@ def cuda(device):
     return device
 
 
+@pytest.fixture(params=['segmentation', 'detection'])
+def small_model(request):
+    """The module that builds small models of a task, the name of one, and a batch for it."""
+    pytest.importorskip('mmcv.ops', reason='the model needs mmcv with its operators')
+    if request.param == 'detection':
+        pytest.importorskip('mmdet', reason='the small detector is a model of mmdet')
+        from .. import detectors
+        return detectors, 'faster_rcnn', detectors.make_batch(masks=False)
+    pytest.importorskip('mmseg', reason='the small segmentor is a model of mmseg')
+    from .. import segmentors
+    return segmentors, 'deeplabv3plus', segmentors.make_batch()
+
+
 @pytest.fixture
 def moved():
     """Return a function that copies a preprocessed batch to a device."""

@@ -34,16 +34,7 @@ def test_a_wrong_weight_is_told(tiny_classifier, tiny_batch, device, monkeypatch
     assert any('is 2.010 times that of the stock model' in sentence for sentence in proof.wrong), proof.wrong
 
 
-@pytest.mark.parametrize('task', ['segmentation', 'detection'])
-def test_other_tasks(task, device):
-    pytest.importorskip('mmcv.ops', reason='the model needs mmcv with its operators')
-    if task == 'detection':
-        pytest.importorskip('mmdet', reason='the small detector is a model of mmdet')
-        from .. import detectors as models
-        model, batch = 'faster_rcnn', models.make_batch(masks=False)
-    else:
-        pytest.importorskip('mmseg', reason='the small segmentor is a model of mmseg')
-        from .. import segmentors as models
-        model, batch = 'deeplabv3plus', models.make_batch()
+def test_other_tasks(small_model, device):
+    models, model, batch = small_model
     afan = dict(taps=dict(s=dict(module='backbone.layer2', step_size=0.1)))
     assert_proven(models.build(model, afan).to(device), batch)

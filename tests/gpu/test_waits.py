@@ -88,22 +88,13 @@ def test_mixed_precision_waits_as_often_as_the_stock_model(tiny_classifier, tiny
     assert counts[1] <= counts[0] + (dtype == 'float16')
 
 
-@pytest.mark.parametrize('task', ['segmentation', 'detection'])
-def test_other_tasks_wait_no_more_than_their_losses(cuda, moved, task):
+def test_other_tasks_wait_no_more_than_their_losses(cuda, moved, small_model):
     """With one adversarial pass, the stock losses run twice."""
-    pytest.importorskip('mmcv.ops', reason='the model needs mmcv with its operators')
-    if task == 'detection':
-        pytest.importorskip('mmdet', reason='the small detector is a model of mmdet')
-        from .. import detectors as models
-        name, batch = 'faster_rcnn', models.make_batch(masks=False)
-    else:
-        pytest.importorskip('mmseg', reason='the small segmentor is a model of mmseg')
-        from .. import segmentors as models
-        name, batch = 'deeplabv3plus', models.make_batch()
+    models, name, batch = small_model
     batch, counts = moved(batch, cuda), []
     for afan in (None, dict(taps=dict(s=dict(DRAWN, module='backbone.layer2')), batch_norm='frozen')):
         model = models.build(name, afan).to(cuda)
         model.data_preprocessor.forward = lambda data, training=False: data
         counts.append(count_waits(model, batch, OptimWrapper(sgd(model))))
-    print(f'measured: waits of a step in {task}: stock {counts[0]}, A-FAN {counts[1]}')
+    print(f'measured: waits of a step of {name}: stock {counts[0]}, A-FAN {counts[1]}')
     assert counts[1] <= 2 * counts[0]

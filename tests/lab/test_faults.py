@@ -167,7 +167,6 @@ def test_a_folder_in_use_is_refused(faults, tmp_path, capsys, monkeypatch):
 def test_a_study_holds_its_folder(repo, faults, tmp_path, capsys, monkeypatch):
     pytest.importorskip('mmpretrain', reason='the config of the study is for mmpretrain')
     monkeypatch.setattr(faults, 'PATIENCE', 0)
-    monkeypatch.setenv('LOCAL_RANK', '0')
     path = tmp_path / 'mine.py'
     path.write_text(f"config = {str(repo / 'configs/mmpretrain/resnet_afan_digits.py')!r}\nmetric = 'accuracy/top1'\n"
                     'arms = dict(baseline=dict(stock=True), afan=dict())\n')

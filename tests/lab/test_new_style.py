@@ -1,7 +1,6 @@
 """Configs of the new style, whose types are classes and whose ``default_scope`` is None, in every command."""
 from __future__ import annotations
 
-import importlib
 import json
 
 import pytest
@@ -25,13 +24,6 @@ optim_wrapper.update(type=OptimWrapper)
 custom_hooks = [dict(type=AdvFeatureHook), dict(type=ResumableSeedHook)]
 default_hooks.update(visualization=dict(type=VisualizationHook))
 '''
-
-
-@pytest.fixture
-def tools(repo, monkeypatch):
-    """Import a module of the tools folder by name."""
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    return lambda name: importlib.import_module(f'mmafan.lab.{name}')
 
 
 @pytest.fixture(params=[False, True], ids=['afan', 'own'])

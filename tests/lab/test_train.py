@@ -1,7 +1,6 @@
 """train.py and test.py: what they change in a config, how they fail, and (slow) real runs of them."""
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -12,13 +11,6 @@ import torch
 from mmengine.config import Config
 
 pytest.importorskip('mmpretrain', reason='the configs of the demo are for mmpretrain')
-
-
-@pytest.fixture
-def tools(repo, monkeypatch):
-    """Import a module of the tools folder by name."""
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    return lambda name: importlib.import_module(f'mmafan.lab.{name}')
 
 
 def apply(tools, config, *arguments):

@@ -16,8 +16,7 @@ LARGE = ['val_dataloader.dataset.image_size=32', 'test_dataloader.dataset.image_
 
 
 @pytest.fixture
-def tool(repo, monkeypatch):
-    monkeypatch.setenv('LOCAL_RANK', '0')
+def tool():
     return importlib.import_module('mmafan.lab.analyses.robustness')
 
 

@@ -20,8 +20,7 @@ LAYERS = ['backbone.layer1', 'backbone.layer2']
 
 
 @pytest.fixture
-def sweep(repo, monkeypatch):
-    monkeypatch.setenv('LOCAL_RANK', '0')
+def sweep():
     return importlib.import_module('mmafan.lab.analyses.sweep')
 
 

@@ -1,17 +1,8 @@
 """The demos, and what is checked of each."""
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
-
-
-@pytest.fixture
-def tools(repo, monkeypatch):
-    """Return a function that imports a module of the tools."""
-    monkeypatch.setenv('LOCAL_RANK', '0')  # the tools set it, and the other tests must not see that
-    return lambda name: importlib.import_module(f'mmafan.lab.{name}')
 
 
 @pytest.fixture

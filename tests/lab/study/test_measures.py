@@ -12,8 +12,7 @@ LOAD, FLIP, PACK = dict(type='LoadImageFromFile'), dict(type='RandomFlip', prob=
 
 
 @pytest.fixture
-def measures(repo, monkeypatch):
-    monkeypatch.setenv('LOCAL_RANK', '0')
+def measures():
     return importlib.import_module('mmafan.lab.study.measures')
 
 

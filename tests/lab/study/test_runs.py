@@ -76,7 +76,6 @@ def test_a_killed_run_counts_what_came_before(runs, tmp_path, repo, monkeypatch)
     from mmengine.config import Config
     from mmengine.hooks import Hook
     monkeypatch.syspath_prepend(str(repo / 'tests' / 'integration'))
-    monkeypatch.setenv('LOCAL_RANK', '0')
     from toy_task import toy_config
 
     def config():

@@ -19,8 +19,7 @@ CONFIG = 'configs/mmpretrain/resnet_afan_digits.py'
 
 
 @pytest.fixture
-def study(repo, monkeypatch):
-    monkeypatch.setenv('LOCAL_RANK', '0')
+def study():
     return importlib.import_module('mmafan.lab.study.recipe')
 
 
