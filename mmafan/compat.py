@@ -46,20 +46,20 @@ def _history_method(owner: Any, name: str) -> Any:
 
 
 def keep_statistics() -> None:
-    """Let a checkpoint bring the values of mmengine's log, but not what computes their means.
+    """Let a checkpoint bring the values of mmengine's log, but not what computes their means, as mmengine 0.10.7 does.
 
-    ``HistoryBuffer.__setstate__`` of mmengine 0.10.7 exchanges them in the class, for the whole process. No longer
-    needed once it does not; ``tests/test_compat.py`` tells when.
+    No longer needed once ``HistoryBuffer.__setstate__`` leaves its class alone; ``tests/test_compat.py`` tells when.
     """
     from mmengine.logging.history_buffer import HistoryBuffer
 
     def __setstate__(self: Any, state: Any) -> None:
         fields: Any = state if isinstance(state, dict) else {}
-        pair = [fields.get('_log_history'), fields.get('_count_history')]
-        if not all(isinstance(part, np.ndarray) and part.ndim == 1 and part.shape == pair[0].shape for part in pair):
-            raise UnpicklingError('a HistoryBuffer in a checkpoint must hold two arrays of one length')
-        self._set_default_statistics()
-        self.__dict__.update(_log_history=pair[0], _count_history=pair[1], max_length=state['max_length'])
+        pair = [fields.get(name) for name in ('_log_history', '_count_history')]
+        arrays = all(isinstance(part, np.ndarray) and part.ndim == 1 and part.shape == pair[0].shape for part in pair)
+        if not arrays or not isinstance(fields.get('max_length'), int):
+            raise UnpicklingError('a HistoryBuffer in a checkpoint must hold two arrays of one length, and a limit')
+        self.__init__(max_length=fields['max_length'])
+        self._log_history, self._count_history = pair
     HistoryBuffer.__setstate__ = __setstate__
 
 

@@ -108,7 +108,7 @@ def test_a_checkpoint_cannot_exchange_the_statistics_of_the_log(tmp_path):
 
 
 @pytest.mark.parametrize('changes', [dict(_log_history=None), dict(_log_history='x'), dict(_count_history=np.ones(3)),
-                                     dict(_log_history=np.ones((2, 2)))])
+                                     dict(_log_history=np.ones((2, 2))), dict(max_length=None)])
 def test_a_history_of_a_checkpoint_has_two_arrays(tmp_path, changes):
     state = dict(_log_history=np.ones(2), _count_history=np.ones(2), max_length=5)
     torch.save(dict(history=ExchangedMean(dict(state, **changes))), tmp_path / 'checkpoint.pth')
