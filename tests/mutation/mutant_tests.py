@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from mutants import FOLDERS, Mutant
 
@@ -24,19 +24,30 @@ class Measured(NamedTuple):
     lines: Dict[str, List[str]]
 
 
-def function_around(source: str, line: int) -> range:
-    """Return the numbers of the lines of the innermost function around a line; none where there is no function."""
-    spans = [range(node.lineno, (node.end_lineno or node.lineno) + 1) for node in ast.walk(ast.parse(source))
-             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    return min((span for span in spans if line in span), key=len, default=range(0))
+def lines_of(source: str, mutant: Mutant) -> List[Set[str]]:
+    """Return the lines by which the tests of a mutant are known, the closest ones first.
+
+    What runs at import, such as the head of a function with its defaults, belongs to no test: in place of a head it is
+    the function's body, and in place of a line of a class or module what its functions do.
+    """
+    lines, bodies = source.splitlines(), []
+    heads: Set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first, last = min(one.lineno for one in (node, *node.decorator_list)), (node.end_lineno or 0) + 1
+            heads |= set(range(first, node.body[0].lineno))
+            bodies.append((range(first, last), range(node.body[0].lineno, last)))
+    around = min((pair for pair in bodies if mutant.line in pair[0]), key=lambda pair: len(pair[0]), default=None)
+    own = range(mutant.line, mutant.last_line + 1) if around and mutant.line in around[1] else ()
+    inside = (number for _, body in bodies for number in body)
+    return [{lines[number - 1].strip() for number in numbers if number not in heads}
+            for numbers in (own, around[1] if around else (), inside)]
 
 
 def choose_tests(mutant: Mutant, source: str, tests: Dict[str, Measured], seconds: float) -> List[str]:
     """Return the tests that come to a mutant within a time: those of its own module, then each file's quickest one."""
-    lines = source.splitlines()
     covering: List[str] = []
-    for span in (range(mutant.line, mutant.last_line + 1), function_around(source, mutant.line)):
-        wanted = {lines[number - 1].strip() for number in span}
+    for wanted in lines_of(source, mutant):
         covering = covering or [name for name, test in tests.items() if wanted & set(test.lines.get(mutant.path, ()))]
         covering = covering or [name for name, test in tests.items()  # measured before the line has moved
                                 if wanted & {line for lines in test.lines.values() for line in lines}]

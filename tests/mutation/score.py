@@ -1,6 +1,6 @@
 """Measure how many small faults in the core the tests find: the mutation score.
 
-    python tests/mutation/score.py [--sample N] [--seed S] [--only TEXT] [--seconds T]
+    python tests/mutation/score.py [--sample N] [--seed S] [--only TEXT] [--seconds T] [--jobs J]
 
 Makes mutants of the files in FOLDERS with the operators of cosmic-ray, one fault each, in a copy of the repository, and
 runs the tests that come to the changed line: those of the file's own test module first, then the quick ones, until one
@@ -20,13 +20,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mutant_tests import Measured, choose_tests, measure_tests, run_tests
 from mutants import Mutant, choose_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / 'work_dirs' / 'mutation'
+KEPT = WORK / 'results.jsonl'
 KNOWN = ROOT / 'tests' / 'mutation' / 'survivors.md'
 PRELOADED = ('pytest', 'torch', 'torchvision', 'mmengine.runner', 'mmcv.ops', 'mmpretrain.models', 'mmdet.models',
              'mmseg.models', 'hypothesis', 'coverage')
@@ -76,6 +77,47 @@ def try_mutant(tree: Path, mutant: Mutant, changed: str, tests: Dict[str, Measur
     return dict(by=by, tests=len(chosen), seconds=round(time.monotonic() - begin, 1))
 
 
+def read_results() -> Dict[str, Dict[str, Any]]:
+    """Read what is kept: the last result of each mutant."""
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    return {found.pop('key'): found for found in map(json.loads, lines)}
+
+
+def try_mutants(tree: Path, mutants: Sequence[Tuple[Mutant, str]], tests: Dict[str, Measured], seconds: float) -> None:
+    """Try mutants one after another, in a copy of the repository of this process's own, and keep what comes out."""
+    copy_repository(tree)
+    for mutant, changed in mutants:
+        found = try_mutant(tree, mutant, changed, tests, seconds)
+        with KEPT.open('a') as file:
+            file.write(json.dumps(dict(key=mutant.key, **found)) + '\n')
+        print(f"{mutant.path}:{mutant.line} {found['by'] or 'SURVIVES'} ({found['tests']} tests, {found['seconds']} s)",
+              flush=True)
+
+
+def share_out(mutants: Sequence[Tuple[Mutant, str]], tests: Dict[str, Measured], seconds: float, jobs: int) -> None:
+    """Try mutants in several processes, copies of this one."""
+    children = {}
+    for number in range(jobs):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                try_mutants(WORK / f'job{number}' / 'copy', mutants[number::jobs], tests, seconds)
+                status = 0
+            finally:
+                os._exit(status)
+        children[child] = number
+    try:
+        while children:
+            child, status = os.wait()
+            number = children.pop(child)
+            if status:
+                print(f'job {number} has ended early', flush=True)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+
+
 def known_survivors() -> List[str]:
     """List what is known to change nothing that a test could see: lines such as ``- `before` -> `after`: reason``."""
     if not KNOWN.exists():
@@ -105,6 +147,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='of the choice, default 0')
     parser.add_argument('--only', default='', help='part of the path of the files to mutate')
     parser.add_argument('--seconds', type=float, default=60, help='of a core, for the tests of each mutant, default 60')
+    parser.add_argument('--jobs', type=int, default=1, help='processes at a time, default 1')
     parser.add_argument('--again', action='store_true', help='try those that have survived once more')
     parser.add_argument('--fresh', action='store_true', help='measure the tests anew')
     options = parser.parse_args()
@@ -120,18 +163,11 @@ def main() -> None:
     if options.fresh:
         (WORK / 'tests.json').unlink(missing_ok=True)
     tests = measure_tests(tree, WORK / 'tests.json')
-    kept = WORK / 'results.jsonl'
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    results: Dict[str, Dict[str, Any]] = {found.pop('key'): found for found in map(json.loads, lines)}
-    for number, (mutant, changed) in enumerate(mutants, 1):
-        if mutant.key in results and (results[mutant.key]['by'] or not options.again):
-            continue
-        found = results[mutant.key] = try_mutant(tree, mutant, changed, tests, options.seconds)
-        with kept.open('a') as file:
-            file.write(json.dumps(dict(key=mutant.key, **found)) + '\n')
-        print(f"{number}/{len(mutants)} {mutant.path}:{mutant.line} {found['by'] or 'SURVIVES'} "
-              f"({found['tests']} tests, {found['seconds']} s)", flush=True)
-    print(report(results, [mutant for mutant, _ in mutants]))
+    results = read_results()
+    wanted = [(mutant, changed) for mutant, changed in mutants
+              if mutant.key not in results or (options.again and not results[mutant.key]['by'])]
+    share_out(wanted, tests, options.seconds, options.jobs)
+    print(report(read_results(), [mutant for mutant, _ in mutants]))
 
 
 if __name__ == '__main__':

@@ -73,7 +73,10 @@ def test_tests_that_come_to_the_line_are_tried_within_the_time_those_of_the_file
              'tests/models/test_a.py::next']
     assert tests.choose_tests(mutant, SOURCE, known, 60) == order
     assert tests.choose_tests(mutant, SOURCE, known, 4) == order[:2]
-    assert tests.choose_tests(mutant._replace(line=5, last_line=5), SOURCE, known, 60)[0] == order[0]
+    known['tests/models/test_c.py::imports'] = measured(0.1, 'def larger(a: int | float, b: int) -> int | None:')
+    head = tests.choose_tests(mutant._replace(line=4, last_line=4), SOURCE, known, 60)
+    assert head == [*order[:2], 'tests/replay/test_b.py::slower', 'tests/models/test_a.py::elsewhere',
+                    'tests/models/test_a.py::next']  # those of the body: what runs at import belongs to no test
 
 
 def test_the_score_and_those_that_survive_are_told(tool, monkeypatch):
