@@ -5,7 +5,7 @@ from typing import Any, Iterator, Optional
 
 from ..config import AFANConfig
 from ..tap_config import TapConfig
-from .participation import num_chosen
+from .participation import num_chosen_before
 
 ROUNDING = 1e-8  # half of the spacing of float32 at 0.1; a smaller perturbation vanishes in most features
 
@@ -27,8 +27,9 @@ def notices(config: AFANConfig) -> Iterator[str]:
 
 
 def _of_tap(tap: TapConfig) -> Iterator[str]:
-    size = tap.step_size * tap.num_steps if tap.radius is None else min(tap.step_size * tap.num_steps, tap.radius)
-    size = tap.radius or 0.0 if tap.random_start else size
+    size = tap.step_size * tap.num_steps
+    if tap.radius is not None:
+        size = tap.radius if tap.random_start else min(size, tap.radius)
     if 0 < size * max(tap.strengths) < ROUNDING:
         field = 'radius' if size == tap.radius else 'step_size'
         yield (f'{field}={getattr(tap, field)!r} is lost to rounding in most features: the passes run on clean ones')
@@ -64,9 +65,7 @@ def schedule_notices(hook: Any, runtime: Any, length: Optional[int], num_iterati
             yield (f'AdvFeatureHook.ramp={hook.ramp} does not end before the training, or A-FAN, does: the strengths '
                    f'come to {(last - hook.begin) / hook.ramp:.2g} of their full value')
     for name, tap in runtime.config.taps.items():
-        if tap.active and tap.fraction < 1 and num_iterations is not None and batch_size:
-            least = min(runtime.norms.least_samples, batch_size)
-            if num_iterations * batch_size * tap.fraction < least and not any(
-                    num_chosen(batch_size, tap.fraction, least, k) for k in range(min(num_iterations, 10**4))):
-                yield (f'afan.taps.{name}.fraction={tap.fraction} chooses no sample in the {num_iterations} iterations '
-                       f'of this training with {batch_size} samples in a batch: A-FAN is off at this tap')
+        if tap.active and num_iterations and batch_size and not num_chosen_before(
+                batch_size, tap.fraction, runtime.norms.least_samples, num_iterations):
+            yield (f'afan.taps.{name}.fraction={tap.fraction} chooses no sample in the {num_iterations} iterations '
+                   f'of this training with {batch_size} samples in a batch: A-FAN is off at this tap')

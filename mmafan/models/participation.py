@@ -21,7 +21,7 @@ def choose_samples(size: int, tap: TapConfig, least: int, iteration: int, *numbe
         iteration: Number of the step, among those that the tap takes part in.
         numbers: What the draw depends on beside it: the rank of the process, the number of the tap.
     """
-    count = size if tap.fraction == 1 else num_chosen(size, tap.fraction, least, iteration)
+    count = num_chosen(size, tap.fraction, least, iteration)
     if count == size:
         return None
     permutation = torch.randperm(size, generator=derived_generator(iteration, *numbers))
@@ -40,18 +40,19 @@ def num_chosen(size: int, fraction: float, least: int, iteration: int) -> int:
         >>> [num_chosen(10, 0.25, 1, iteration) for iteration in range(4)]
         [2, 3, 2, 3]
     """
+    return (num_chosen_before(size, fraction, least, iteration + 1)
+            - num_chosen_before(size, fraction, least, iteration))
+
+
+def num_chosen_before(size: int, fraction: float, least: int, iteration: int) -> int:
+    """Return how many samples have taken part in all iterations before this one."""
     least = min(least, size)
     wanted = size * fraction
     unit = least if wanted < least else 1
-    share = wanted / unit
-
-    def before(number: int) -> int:
-        return math.floor(number * share + 1e-9)
-
-    return unit * (before(iteration + 1) - before(iteration))
+    return unit * math.floor(iteration * wanted / unit + 1e-9)
 
 
 def participation_weight(size: int, tap: TapConfig, least: int) -> float:
     """Return the inverse of the share of iterations a tap takes part in: its terms count so much more in those."""
     least = min(least, size)
-    return max(1.0, least / (size * tap.fraction)) if tap.fraction < 1 else 1.0
+    return max(1.0, least / (size * tap.fraction))
