@@ -28,6 +28,9 @@ class ModelNorms:
         Raises:
             ValueError: If some have been replaced by layers that are no batch norm.
         """
+        for name, module in model.named_modules():
+            if name in self._own_policies:
+                module.policy = self._own_policies[name]
         before = len(self._norms)
         self._norms = adopt_norms(model, self._policy)
         lost = before - len(self._norms)
@@ -35,9 +38,6 @@ class ModelNorms:
             raise ValueError(f'afan.batch_norm={self._policy!r} needs the {before} batch norms the model was built '
                              f'with, but {lost} of them have been replaced by layers that are none; '
                              f"remove that conversion, or use afan.batch_norm='shared'")
-        for name, module in model.named_modules():
-            if isinstance(module, PassAwareNorm) and name in self._own_policies:
-                module.policy = self._own_policies[name]
 
     @property
     def least_samples(self) -> int:

@@ -30,10 +30,11 @@ def _of_tap(tap: TapConfig) -> Iterator[str]:
     size = tap.step_size * tap.num_steps
     if tap.radius is not None:
         size = tap.radius if tap.random_start else min(size, tap.radius)
-    if 0 < size * max(tap.strengths) < ROUNDING:
+    strongest = max(tap.strengths)
+    if 0 < size * strongest < ROUNDING:
         field = 'radius' if size == tap.radius else 'step_size'
         yield (f'{field}={getattr(tap, field)!r} is lost to rounding in most features: the passes run on clean ones')
-    if 0 < max(tap.weight) < 1e-37:
+    if max(tap.weight) < 1e-37:
         yield f'weight={max(tap.weight)!r} is 0 in float32: the adversarial losses do not count'
     mixes = any(tap.reinject)
     if tap.moments != 'channel' and not mixes:
@@ -44,8 +45,8 @@ def _of_tap(tap: TapConfig) -> Iterator[str]:
         yield f'channel_dim={tap.channel_dim} has no effect without reinject=True'
     if tap.attack_losses is not None and tap.direction == 'random_sign':
         yield f"attack_losses={tap.attack_losses!r} has no effect with direction='random_sign'"
-    if tap.strength_sampling == 'random' and len(tap.strengths) == 1:
-        yield f"strength_sampling='random' has no effect with the one strength {tap.strengths[0]}"
+    if tap.strength_sampling == 'random' and len(tap.strengths) < 2:
+        yield f"strength_sampling='random' has no effect with the one strength {strongest}"
 
 
 def schedule_notices(hook: Any, runtime: Any, length: Optional[int], num_iterations: Optional[int],

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmafan.models.losses import Term, named, weight_losses
+from mmafan.models.losses import (Term, clean_name, depending_losses, depends, detach_losses, is_loss, keep_losses,
+                                  loss_tensors, named, parse_parts, select_losses, weight_losses)
 
 from ..nets import Net, rows
 from ..rule import assert_rule, build, train
@@ -151,3 +152,118 @@ def test_a_name_keeps_what_it_knows():
     for made in (copy.deepcopy(term), pickle.loads(pickle.dumps(term))):
         assert isinstance(made, Term) and vars(made) == vars(term) and made == 'adv_t_0.loss'
     assert (term.own, term.part, term.counts, term.kept) == ('loss', ('adv_t_0.', 0.5), True, True)
+
+
+# ---------------------------------------------------------------- one dict of losses
+def number(value, requires_grad=False):
+    return torch.tensor(float(value), requires_grad=requires_grad)
+
+
+def sum_of(losses):
+    """Sum up losses as mmengine does; the log has the sum as well."""
+    total = sum(value for name, value in losses.items() if 'loss' in name)
+    return total, dict(losses, loss=total)
+
+
+@pytest.mark.parametrize('name, clean', [
+    ('loss', 'clean_loss'), ('clean_loss', 'clean_clean_loss'), ('clean_clean_loss', 'clean_clean_clean_loss'),
+    ('adv_t_0.loss', 'clean_adv_t_0.loss'), ('clean_adv_t_0.loss', 'clean_clean_adv_t_0.loss'),
+    *((same, same) for same in ('loss_cls', 'adv_loss', 'adv_t_0', 'adv_t.loss', 'aux.loss', 'clean_acc'))])
+def test_a_clean_name_is_never_that_of_an_adversarial_term_or_of_the_total(name, clean):
+    assert clean_name(name) == clean
+
+
+def test_a_name_is_a_loss_by_what_it_says_or_by_its_gradient_where_the_model_sums_up():
+    losses = dict(loss=number(1), focal=number(1, True), acc=number(1), levels=[number(1), number(1, True)], note='x')
+    terms = named(losses)
+    assert [(name, term.own, term.part, term.kept) for name, term in zip(losses, terms)] == [
+        (name, name, None, True) for name in losses]
+    assert list(filter(is_loss, terms)) == ['loss', 'focal', 'levels'] and terms == losses
+    assert list(filter(is_loss, losses)) == ['loss']
+    assert not is_loss(Term('loss', 'loss', counts=False)) and is_loss(Term('acc', 'acc'))
+
+
+@pytest.mark.parametrize('weight', [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize('prefix', ['', 'adv_t_0.'])
+def test_losses_alone_are_weighted_and_every_name_has_the_prefix(weight, prefix):
+    losses = dict(loss=number(2), loss_a=[number(3), number(5)], acc=number(7))
+    found = weight_losses(losses, weight, prefix) if prefix else weight_losses(losses, weight)
+    assert found == {f'{prefix}loss' if prefix else 'clean_loss': 2 * weight,
+                     f'{prefix}loss_a': [3 * weight, 5 * weight], f'{prefix}acc': 7}
+    assert not any(isinstance(name, Term) for name in found)
+    kept = Term('dice', 'dice', counts=True, kept=False)
+    (term, value), = weight_losses({kept: number(2)}, weight, prefix).items()
+    assert value == 2 * weight and term == f'{prefix}dice'
+    assert (term.own, term.part, term.counts, term.kept) == ('dice', (prefix, weight), True, False)
+
+
+def test_losses_that_are_left_out_stay_as_constants_where_the_model_sums_up():
+    """Others are gone; what is no loss stays as it is."""
+    losses = dict(loss_a=number(1, True), loss_b=number(2, True), acc=number(3, True))
+    assert keep_losses(losses, lambda key: key == 'loss_b') == dict(loss_b=2, acc=3)
+    part = ('adv_t_0.', 0.5)
+    terms = {Term(f'adv_t_0.{name}', name, part, counts=name != 'acc'): value for name, value in losses.items()}
+    found = keep_losses(terms, lambda key: key.own == 'loss_b')
+    assert found == terms and all(isinstance(term, Term) for term in found)
+    assert [(term.own, term.part, term.counts, term.kept) for term in found] == [
+        ('loss_a', part, False, False), ('loss_b', part, True, True), ('acc', part, False, True)]
+    assert [value.requires_grad for value in found.values()] == [False, True, True]
+
+
+def test_losses_are_chosen_by_patterns_and_what_is_no_loss_stays():
+    losses = {'loss_cls': 1, 'd0.loss_cls': 2, 'd0.loss_iou': 3, 'acc': 4}
+    assert select_losses(losses, None) is losses
+    assert select_losses(losses, ('*loss_cls', )) == {'loss_cls': 1, 'd0.loss_cls': 2, 'acc': 4}
+    assert select_losses(losses, ('loss_cls', '*iou', 'loss_none')) == {'loss_cls': 1, 'd0.loss_iou': 3, 'acc': 4}
+    assert select_losses(losses, ('LOSS_CLS', 'acc'), None) == {'acc': 4}
+    assert select_losses(losses, ('loss_cls', ), 'the field') == {'loss_cls': 1, 'acc': 4}
+    for names in (('acc', ), ('loss_cls', 'acc')):
+        with pytest.raises(ValueError, match=r"^the field names 'acc', but the losses of the model are "
+                                             r"\['loss_cls', 'd0.loss_cls', 'd0.loss_iou'\]$"):
+            select_losses(losses, names, 'the field')
+
+
+def test_what_depends_on_the_tap_is_told_by_its_gradient():
+    losses = dict(loss_a=number(1), loss_b=[number(2), number(3, True)], acc=number(4, True))
+    assert loss_tensors(losses) == [1, 2, 3]
+    assert depends(losses) and not depends(dict(losses, loss_b=number(2)))
+    assert depending_losses(losses) == dict(loss_b=[2, 3], acc=4)
+    detached = detach_losses(losses)
+    assert detached == losses and not any(tensor.requires_grad for tensor in (*detached['loss_b'], detached['acc']))
+
+
+# ---------------------------------------------------------------- the sum of several parts
+def test_without_parts_the_model_sums_up_its_losses_as_they_are():
+    losses = dict(loss_a=number(1), acc=number(2))
+    assert parse_parts(lambda given: (given, {}), losses)[0] is losses
+    seen = parse_parts(lambda given: (given, {}), {Term('shown', 'own'): number(1)})[0]
+    assert seen == dict(own=1) and not isinstance(next(iter(seen)), Term)
+    assert parse_parts(sum_of, {}) == (0, dict(loss=0))
+
+
+def test_each_part_is_summed_up_with_its_own_values_and_its_sum_is_weighted():
+    """The sum is no linear one; what has been left out is a constant of it, and is not logged."""
+    seen = []
+
+    def parse(losses):
+        seen.append({name: float(value.detach()) for name, value in losses.items()})
+        total = losses['a'] * losses['b'] + 1
+        return total, dict(losses, loss=total, product=losses['a'] * losses['b'])
+
+    terms = {}
+    for prefix, weight, a, b in (('', 0.5, 2.0, 3.0), ('adv_t_0.', 0.25, 4.0, 5.0)):
+        own = named(dict(a=number(a, True), b=number(b, True), acc=number(7)))
+        terms.update(weight_losses(keep_losses(own, lambda key, p=prefix: key != 'b' or not p), weight, prefix))
+    total, log = parse_parts(parse, terms)
+    assert seen == [dict(a=2, b=3, acc=7), dict(a=4, b=5, acc=7)]
+    assert total == 0.5 * 7 + 0.25 * 21 and log['loss'] is total
+    assert {name: float(value) for name, value in log.items()} == {
+        'loss': 8.75, 'a': 1, 'b': 1.5, 'acc': 7, 'product': 6,
+        'adv_t_0.a': 1, 'adv_t_0.acc': 7, 'adv_t_0.product': 20}
+    assert not any(isinstance(name, Term) for name in log)
+
+
+def test_what_a_model_logs_beside_its_losses_has_a_name_of_its_own():
+    terms = weight_losses(named(dict(dice=number(2))), 0.5)
+    log = parse_parts(lambda losses: (losses['dice'], {'clean_loss': number(9), 'loss': number(8)}), terms)[1]
+    assert log == {'loss': 1, 'clean_clean_loss': 9}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmafan.config import AFANConfig
+from mmafan.functional.statistics import MOMENTS
 from mmafan.models.notices import notices, schedule_notices
 
 LOST = 'is lost to rounding in most features: the passes run on clean ones'
@@ -46,7 +47,8 @@ def config_of(**fields):
     (dict(moments='batch', reinject=(False, True), strengths=(0.5, 1.0)), []),
     (dict(num_groups=8), [f'num_groups=8 {NO_GROUPS}']),
     (dict(num_groups=33, reinject=True), [f'num_groups=33 {NO_GROUPS}']),
-    (dict(num_groups=8, reinject=True, moments='batch'), [f'num_groups=8 {NO_GROUPS}']),
+    *((dict(num_groups=8, reinject=True, moments=moments), [f'num_groups=8 {NO_GROUPS}'])
+      for moments in MOMENTS if moments != 'group'),
     (dict(num_groups=8, moments='group'), [f"moments='group' {NO_MIX}", f'num_groups=8 {NO_GROUPS}']),
     (dict(num_groups=8, moments='group', reinject=True), []),
     (dict(channel_dim=-1), [f'channel_dim=-1 {NO_MIX}']),
@@ -59,6 +61,7 @@ def config_of(**fields):
     (dict(strength_sampling='random'), [f'{NO_CHOICE} 1.0']),
     (dict(strength_sampling='random', strengths=0.5), [f'{NO_CHOICE} 0.5']),
     (dict(strength_sampling='random', strengths=(0.5, 1.0)), []),
+    (dict(strength_sampling='random', strengths=(0.25, 0.5, 1.0)), []),
 ])
 def test_each_field_without_an_effect_is_named(fields, sentences):
     assert list(notices(config_of(**fields))) == [f'afan.taps.s.{sentence}' for sentence in sentences]
@@ -78,13 +81,14 @@ def test_of_taps_that_are_off_it_is_said_that_all_are(others):
 # ---------------------------------------------------------------- a schedule
 @pytest.mark.parametrize('begin, ramp, end, length, share', [
     (0, 10, None, 10, None), (0, 11, None, 10, '0.91'), (2, 8, None, 10, None), (2, 9, None, 10, '0.89'),
-    (2, 8, 9, 10, '0.88'), (2, 8, 20, 10, None), (2, 16, 20, 10, '0.5'), (0, 0, None, 0, None), (0, 10, 4, None, None)])
+    (2, 8, 9, 10, '0.88'), (2, 8, 20, 10, None), (2, 16, 20, 10, '0.5'), (0, 0, None, 0, None),
+    (1, 0, None, 0, None), (0, 10, 4, None, None)])
 def test_a_ramp_that_ends_too_late_is_told_with_the_share_that_is_reached(begin, ramp, end, length, share):
     hook = SimpleNamespace(begin=begin, ramp=ramp, end=end)
     runtime = SimpleNamespace(config=config_of(), norms=SimpleNamespace(least_samples=1))
     assert list(schedule_notices(hook, runtime, length, None, None)) == ([] if share is None else [
-        f'AdvFeatureHook.ramp={ramp} does not end before the training, or A-FAN, does: the strengths come to {share} of '
-        'their full value'])
+        f'AdvFeatureHook.ramp={ramp} does not end before the training, or A-FAN, does: the strengths come to {share} '
+        'of their full value'])
 
 
 @pytest.mark.parametrize('fraction, least, batch_size, num_iterations, is_told', [

@@ -22,7 +22,8 @@ def test_the_mean_number_of_samples_is_the_fraction(size, fraction, least):
 
 @pytest.mark.parametrize('size, fraction, least', [
     (2, Fraction(1, 4), 1), (10, Fraction(1, 4), 1), (4, Fraction(1, 5), 2), (3, Fraction(1, 10), 5),
-    (49, Fraction(1, 49), 1), (7, Fraction(3, 7), 3), (8, Fraction(1, 4), 2), (8, Fraction(3, 8), 4), (5, Fraction(1), 2)])
+    (49, Fraction(1, 49), 1), (7, Fraction(3, 7), 3), (8, Fraction(1, 4), 2), (8, Fraction(3, 8), 4),
+    (5, Fraction(1), 2)])
 def test_what_has_been_chosen_is_less_than_one_pass_behind_the_fraction_in_every_iteration(size, fraction, least):
     smallest = min(least, size) if size * fraction < least else 1  # of the passes, which differ by so much
     total = 0
