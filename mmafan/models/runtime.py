@@ -192,7 +192,7 @@ class AFANRuntime:
         if self.controls.strength_scale <= 0:
             return {}
         return {name: tap for name, tap in self.config.taps.items()
-                if tap.active and self.controls.iteration % tap.every == 0}
+                if tap.active and not self.controls.iteration % tap.every}
 
     @property
     def is_on(self) -> bool:

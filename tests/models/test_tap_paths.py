@@ -93,8 +93,8 @@ def test_a_tap_at_a_list_is_at_its_last_module_and_all_else_stays(monkeypatch):
 
 @pytest.mark.parametrize('taps, sentence', [
     (dict(b='stem', a='heads'),
-     "afan.taps.a.module must name a module that is called, got 'heads', a container without a forward; name one of its "
-     "entries, such as 'heads.two'"),
+     "afan.taps.a.module must name a module that is called, got 'heads', a container without a forward; name one of "
+     "its entries, such as 'heads.two'"),
     (dict(a='none'), "afan.taps.a.module must name a module that is called, got 'none', a container without a forward; "
                      "name one of its entries, such as '?'"),
     (dict(a='empty'), "afan.taps.a.module must name a module that is called, got 'empty', an empty list"),
