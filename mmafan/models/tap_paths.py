@@ -59,11 +59,11 @@ def _closest(path: str, model: nn.Module) -> str:
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     parent, _, leaf = path.rpartition('.')
     siblings = [n.rpartition('.')[2] for n in names if n.rpartition('.')[0] == parent]
-    close = difflib.get_close_matches(leaf, siblings, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(leaf, siblings)
     if close:
         return 'did you mean ' + ' or '.join(repr(f'{parent}.{name}' if parent else name) for name in close) + '?'
-    backbone = getattr(model, 'backbone', None)
-    stages = find_series(backbone) if parent == 'backbone' and isinstance(backbone, nn.Module) else []
+    backbone = model._modules.get('backbone')
+    stages = find_series(backbone) if parent == 'backbone' and backbone is not None else []
     if stages:
         return (f'the stages of its backbone are {", ".join(repr(f"backbone.{stage}") for stage in stages)}; '
                 f'`mmafan taps` lists every module that can be a tap')

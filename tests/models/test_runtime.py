@@ -129,7 +129,8 @@ def test_without_a_hook_a_new_model_has_its_full_strength_and_measures_in_each_s
     controls.loss_scaler, controls.iteration = threading.Lock(), 5  # which cannot be copied
     assert vars(copy.deepcopy(controls)) == dict(vars(Controls()), iteration=5)
     state = state_of()
-    assert isinstance(state.waiting, WaitingSamples) and vars(state.controls) == vars(Controls()) and vars(state.meters) == dict(
+    assert isinstance(state.waiting, WaitingSamples)
+    assert vars(state.controls) == vars(Controls()) and vars(state.meters) == dict(
         diagnostics={}, num_skipped={}, num_samples={}, num_idle={}, frozen=False, stepped=False)
     known = {name: vars(state)[name] for name in ('facts', 'num_waits', 'learned', 'batch_changes', 'per_sample',
                                                   'has_own_sum', 'batch_is_lost', 'inside', 'wrapped')}

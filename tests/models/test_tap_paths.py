@@ -169,7 +169,7 @@ class Derived(Base):
 
     @staticmethod
     def names():
-        return 'loss_static'
+        return 'loss_static', ''
 
 
 class Holder(nn.Module):
