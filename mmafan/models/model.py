@@ -180,9 +180,9 @@ def make_afan_class(stock: Type) -> Type:
     if stock not in _MADE:
         namespace: Dict[str, Any] = {'__module__': __package__, '__doc__': stock.__doc__,
                                      '_afan_codebase': _codebase_of(stock)}
-        bases: Tuple[Type, ...] = (AFANModelMixin, _LossEntry, stock) if _loss_is_entry(stock) else (
-            AFANModelMixin, stock)
-        if len(bases) == 2 or _owner(stock, 'forward').__module__.partition('.')[0] not in CODEBASES:
+        has_entry = _loss_is_entry(stock)
+        bases: Tuple[Type, ...] = (AFANModelMixin, *([_LossEntry] if has_entry else []), stock)
+        if not has_entry or _owner(stock, 'forward').__module__.partition('.')[0] not in CODEBASES:
             namespace['forward'] = _forward_of(stock)
         if owns_run_forward(stock):
             namespace['_run_forward'] = _run_forward_of(stock)
