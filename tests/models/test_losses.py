@@ -183,7 +183,7 @@ def test_a_name_is_a_loss_by_what_it_says_or_by_its_gradient_where_the_model_sum
     assert not is_loss(Term('loss', 'loss', counts=False)) and is_loss(Term('acc', 'acc'))
 
 
-@pytest.mark.parametrize('weight', [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize('weight', [0.0, 0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize('prefix', ['', 'adv_t_0.'])
 def test_losses_alone_are_weighted_and_every_name_has_the_prefix(weight, prefix):
     losses = dict(loss=number(2), loss_a=[number(3), number(5)], acc=number(7))
@@ -191,6 +191,7 @@ def test_losses_alone_are_weighted_and_every_name_has_the_prefix(weight, prefix)
     assert found == {f'{prefix}loss' if prefix else 'clean_loss': 2 * weight,
                      f'{prefix}loss_a': [3 * weight, 5 * weight], f'{prefix}acc': 7}
     assert not any(isinstance(name, Term) for name in found)
+    assert [new is old for new, old in zip(found.values(), losses.values())] == [weight == 1, weight == 1, True]
     kept = Term('dice', 'dice', counts=True, kept=False)
     (term, value), = weight_losses({kept: number(2)}, weight, prefix).items()
     assert value == 2 * weight and term == f'{prefix}dice'
