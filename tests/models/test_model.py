@@ -12,6 +12,7 @@ from torch import nn
 from mmafan import afan_model
 from mmafan.models import AFANModelMixin
 from mmafan.models.model import _codebase_of, _loss_is_entry, _mode_of, make_afan_class, unwrap
+from mmafan.registry import MODELS
 
 from ..training import record_warnings
 
@@ -55,6 +56,7 @@ def wrapper_of(model):
 # ---------------------------------------------------------------- the class
 def test_a_made_class_is_made_once_and_is_its_stock_class():
     made = make_afan_class(Stock)
+    assert MODELS.make_class is make_afan_class  # by which a name is made a class
     assert make_afan_class(Stock) is made is make_afan_class(made) and afan_model(made) is made
     assert issubclass(made, AFANModelMixin) and issubclass(made, Stock)
     assert (made.__name__, made.__doc__, made.__module__) == ('AFANStock', Stock.__doc__, 'mmafan.models')
@@ -185,7 +187,8 @@ def test_the_entry_of_the_codebases_is_told_from_a_helper_of_its_name(loss, is_e
 
 @pytest.mark.parametrize('function, args, kwargs, mode', [
     (lambda inputs, mode='tensor': 0, (1, ), {}, 'tensor'), (lambda inputs, mode='tensor': 0, (1, 'loss'), {}, 'loss'),
-    (lambda inputs, mode='tensor': 0, (1, ), dict(mode='loss'), 'loss'), (lambda inputs: 0, (1, ), {}, None),
+    (lambda inputs, mode='tensor': 0, (1, ), dict(mode='loss'), 'loss'),
+    (lambda inputs, mode='tensor': 0, (), dict(inputs=1), 'tensor'), (lambda inputs: 0, (1, ), {}, None),
     (lambda *args, mode='loss': 0, (1, 'predict'), {}, 'loss'), (lambda inputs, mode='loss': 0, (), {}, None),
     (lambda inputs, **kwargs: 0, (1, ), dict(mode='loss'), 'loss'), (lambda mode, inputs: 0, ('loss', 1), {}, 'loss')])
 def test_the_mode_of_a_call_is_the_given_one_or_the_default(function, args, kwargs, mode):
@@ -213,7 +216,8 @@ def test_losses_begin_at_the_forward_of_a_users_own_and_at_the_entry_of_a_codeba
     for cls, names in ((Entry, {'clean_loss', 'adv_s_0.loss'}),
                        (AddsOne, {'clean_loss', 'loss_b', 'adv_s_0.loss'})):
         model = make_afan_class(cls)(afan=AFAN).train()
-        assert set(model(**images(), mode='loss')) == names and model(**images()) == 'tensor'
+        assert set(model(**images(), mode='loss')) == names
+        assert model(**images()) == model(images()['inputs']) == 'tensor'
         assert set(model.loss(**images())) == {'clean_loss', 'adv_s_0.loss'}
     of_codebase = type('OfCodebase', (Entry, ), dict(__module__='mmdet.models', forward=Entry.forward))
     assert make_afan_class(of_codebase).forward is Entry.forward is not make_afan_class(Entry).forward
