@@ -122,7 +122,6 @@ def _forward_of(stock: Type) -> Any:
 def _run_forward_of(stock: Type) -> Any:
     """Make ``_run_forward`` for models with one of their own, which may compute losses without their ``forward``."""
 
-    @functools.wraps(stock._run_forward)
     def _run_forward(self: Any, data: Any, mode: str) -> Any:
         run = super(_MADE[stock], self)._run_forward
         if mode != 'loss':

@@ -221,12 +221,13 @@ class AFANRuntime:
     def _is_intact(self, contents: Contents) -> bool:
         """Whether a batch is, or is again, as it was: the first forward left its own alone, another one may not."""
         found = contents.put_back()
-        if found is not None:
-            self.batch_changes = frozenset((INPUTS, REST))
-            lost = '' if found else 'this step has no adversarial pass, and '
-            self.say_once(f'the forward changes its batch in place in this step, which it did not in the first one: '
-                          f'{lost}from now on every pass gets a copy')
-        return found is not False
+        if found is None:
+            return True
+        self.batch_changes = frozenset((INPUTS, REST))
+        lost = '' if found else 'this step has no adversarial pass, and '
+        self.say_once(f'the forward changes its batch in place in this step, which it did not in the first one: '
+                      f'{lost}from now on every pass gets a copy')
+        return found
 
     def say_once(self, text: str) -> None:
         """Warn, if the same has not been said of this model."""
