@@ -4,6 +4,7 @@ And whether a pass can be repeated at all.
 """
 from __future__ import annotations
 
+import re
 from typing import Any, Optional, Sequence
 
 import torch
@@ -56,11 +57,11 @@ def pass_again(suffix: Suffix, batch: Batch, clean: float) -> Losses:
             raise
         except Exception:  # the first error tells more
             pass
-        cause = 'it takes gradients itself' if 'differentiated Tensors' in str(error) else error
+        cause = 'it takes gradients itself' if re.search('differentiated Tensors|not require grad', str(error)) else error
         found = f'{type(model).__name__} ends in {type(error).__name__} ({cause})'
         if recording.replays and _works_without(suffix, batch):
-            raise ValueError(f'afan.replay must be False for this model: where the modules before tap {suffix.name!r} '
-                             f'replay, the forward of {found}') from error
+            raise ValueError('afan.replay must be False for this model: where the modules before tap '
+                             f'{suffix.name!r} replay, the forward of {found}') from error
         raise ValueError(f'afan.taps.{suffix.name}.module must name a module whose {suffix.tap.at} may be a constant, '
                          f'but with one at {suffix.tap.module!r} the forward of {found}') from error
 
