@@ -57,7 +57,8 @@ def pass_again(suffix: Suffix, batch: Batch, clean: float) -> Losses:
             raise
         except Exception:  # the first error tells more
             pass
-        cause = 'it takes gradients itself' if re.search('differentiated Tensors|not require grad', str(error)) else error
+        takes = re.search('differentiated Tensors|not require grad', str(error))
+        cause = 'it takes gradients itself' if takes else error
         found = f'{type(model).__name__} ends in {type(error).__name__} ({cause})'
         if recording.replays and _works_without(suffix, batch):
             raise ValueError('afan.replay must be False for this model: where the modules before tap '

@@ -27,7 +27,7 @@ def _is_plain(value: Any) -> bool:
         return all(isinstance(item, _NUMBERS) for item in value)
     if isinstance(value, (*_NUMBERS, *_STREAMS)):
         return True
-    own = None if isinstance(value, type) else getattr(value, '__dict__', None)  # of a counter, say
+    own: Any = {} if isinstance(value, type) else getattr(value, '__dict__', {})  # of a counter, say
     return bool(own) and all(isinstance(item, _NUMBERS) for item in own.values())
 
 
