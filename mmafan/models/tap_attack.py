@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 import torch
 
-from ..replay import INPUTS, Batch, Facts, Recording
+from ..replay import Batch, Facts, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import TapConfig
 from .attack import Attack, RunLoss, Suffix
@@ -60,8 +60,7 @@ def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = Non
     recording = Recording(model, {name: tap}, batch.size, Facts(calls))
     losses: Losses = {}
     with recording, torch.enable_grad():
-        if tap.module == INPUTS:
-            batch = batch.with_inputs(recording.record_inputs(batch.inputs))
+        batch = batch.with_inputs(recording.record_inputs(batch.inputs))
         if prefix_alone:
             module = model.get_submodule(tap.module)
             stop = module.register_forward_hook if tap.at == 'output' else module.register_forward_pre_hook
