@@ -182,7 +182,7 @@ class Attack:
                 new = clean + project(new - clean, unit * config.radius)
             if config.clamp is not None:
                 new = new.clamp(*config.clamp)
-            if moved_before:  # a sample that cannot be attacked is not perturbed at all
+            if moved_before or config.clamp is not None:  # a sample that cannot be attacked is not perturbed at all
                 new = torch.where(per_sample(finite, new), new, clean)
             self.adversarial[index] = new
 
