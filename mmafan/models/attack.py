@@ -96,7 +96,7 @@ class Suffix:
         scaler = self.model.afan.controls.loss_scaler
         if scaler is None:
             return total * HALF_SCALE
-        return total * scaler.scale(torch.ones_like(total, requires_grad=False)).clamp_min(HALF_SCALE)
+        return total * scaler.scale(torch.ones_like(total)).clamp_min(HALF_SCALE)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -84,6 +84,12 @@ def test_reinject_statistics(moments, shape, channel_dim, channel, dtype):
     same(result, expected, dtype)
 
 
+def test_two_channels_are_enough():
+    mean, std = feature_moments(torch.tensor([[1.0, 3.0], [-2.0, 6.0]]), 'channel', eps=1.0)
+    torch.testing.assert_close(mean, torch.tensor([[2.0], [2.0]]))
+    torch.testing.assert_close(std, torch.tensor([[3.0], [33.0]]).sqrt())
+
+
 @pytest.mark.parametrize('moments', MOMENTS)
 def test_result_has_the_moments_of_the_perturbed_feature_and_the_content_of_the_clean_one(moments):
     clean, perturbed = draw((4, 6, 3, 3), torch.float64), draw((4, 6, 3, 3), torch.float64, 0.7, -1.0)

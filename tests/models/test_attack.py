@@ -121,10 +121,13 @@ def test_the_steps_follow_the_equations(case, given, bad):
 
 def test_random_signs_are_noise_of_the_size_of_the_attack():
     """The same ones in every step, drawn anew for each tensor, whatever the gradient is; no pass is needed for them."""
-    features = [torch.zeros(40, 30), torch.zeros(40, 30)]
-    attack = Attack(TapConfig('neck', 0.1, num_steps=3, direction='random_sign'), features, torch.Generator())
+    features, attack_seed = [torch.zeros(40, 30), torch.zeros(40, 30)], 11
+    attack = Attack(TapConfig('neck', 0.1, num_steps=3, direction='random_sign'), features,
+                    torch.Generator().manual_seed(attack_seed))
     attack.run([torch.ones(40, 30), torch.ones(40, 30)], lambda _: pytest.fail('no gradient is needed'))
     first, second = attack.adversarial
+    twin = torch.Generator().manual_seed(attack_seed)
+    assert all(torch.equal(noise > 0, torch.randn(40, 30, generator=twin) > 0) for noise in (first, second))
     for noise in (first, second):
         torch.testing.assert_close(noise.abs(), torch.full_like(noise, 0.3))
         assert abs(float(noise.mean())) < 4 * 0.3 / math.sqrt(1200)

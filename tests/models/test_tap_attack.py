@@ -28,7 +28,8 @@ OUTPUT, INPUTS = ''.join(['out', 'put']), ''.join(['in', 'puts'])  # words made 
 def test_it_is_the_attack_of_a_training_step(fields, prefix_alone, tiny_classifier, tiny_batch):
     model, seen, batch = tiny_classifier(afan=afan_of(**fields)).train(), [], tiny_batch()
     tap = model.afan.config.taps['s']
-    found = attack_tap(model, Batch.of(batch), 's', prefix_alone=prefix_alone)
+    with torch.no_grad():  # as whoever only looks at it may say
+        found = attack_tap(model, Batch.of(batch), 's', prefix_alone=prefix_alone)
     (_, (perturbed, )), = found.attack.passes()
     if tap.module == 'inputs' or tap.at == 'input':  # seen by the first module that gets it
         first = model.backbone if tap.module == 'inputs' else model.backbone.layer1[0]
@@ -92,7 +93,12 @@ def test_the_losses_stay_whole_and_the_tap_stays_usable(alone, tiny_classifier, 
     """The losses have their graph; the feature of the suffix can be run again, which gives them again."""
     model = tiny_classifier(afan=afan_of()).eval()
     found = attack_tap(model, Batch.of(tiny_batch()), 's', prefix_alone=alone)
-    again = found.suffix.losses([feature.clone().requires_grad_() for feature in found.attack.clean])
+    assert not any(feature.requires_grad for feature in (*found.attack.clean, *found.attack.adversarial))
+    features = [feature.clone().requires_grad_() for feature in found.attack.clean]
+    again = found.suffix.losses(features)
+    with torch.no_grad():
+        gradients = found.suffix.gradients(features)
+    torch.testing.assert_close(gradients, list(torch.autograd.grad(again['loss'], features)))
     stock = stock_losses(model, Batch.of(tiny_batch()))
     torch.testing.assert_close(again['loss'], stock['loss'])
     if not alone:
