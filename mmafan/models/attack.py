@@ -157,7 +157,7 @@ class Attack:
         config = self.config
         self._units = [sample_std(f) if config.step_unit == 'std' else 1.0 for f in self.clean]
         if config.direction == 'random_sign':
-            gradients = [torch.randn(f.shape, generator=self._noise, device=f.device).to(f) for f in self.clean]
+            gradients = [torch.randn(f.shape, generator=self._noise, device=f.device) for f in self.clean]
         if config.random_start and config.radius is not None:
             self.adversarial = [f + draw_random_start(f, unit * config.radius, config.norm, self._noise)
                                 for f, unit in zip(self.clean, self._units)]

@@ -483,6 +483,17 @@ def test_auxiliary_is_given_where_the_layer_or_the_model_asks_for_it():
     block.norm = AFANNorm(4, policy='separate')
     assert len(adopt_norms(block, 'frozen')) == 2
     assert block.norm._modules.get('auxiliary') is not None and 'auxiliary' not in block.inner[1]._modules
+    block = to_sync_and_back(block)  # a conversion forgets the policy of a layer, but keeps what is inside of it
+    adopt_norms(block, 'frozen')
+    assert isinstance(block.norm.auxiliary, AuxiliaryNorm) and list(block.state_dict()) == list(Block().state_dict())
+
+
+def test_an_auxiliary_norm_without_parameters_or_statistics_follows_as_well():
+    for options in (dict(affine=False), dict(track_running_stats=False), dict(affine=False, track_running_stats=False)):
+        source, norm = randomise(nn.BatchNorm2d(4, **options)), AFANNorm(4, policy='separate', **options)
+        norm.load_state_dict(source.state_dict(), strict=True)
+        auxiliary = {**dict(norm.auxiliary.named_parameters()), **dict(norm.auxiliary.named_buffers())}
+        assert_same_state({name: value.detach() for name, value in auxiliary.items()}, state(source))
 
 
 # ---------------------------------------------------------------- conversion to and from SyncBN

@@ -4,11 +4,15 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from torch import nn
 
 from mmafan.functional import draw_random_start
 from mmafan.models.tap_attack import attack_tap, stock_losses
 from mmafan.replay import Batch, PassKind, current_pass
 from mmafan.tap_config import TapConfig
+
+from ..nets import Net, rows
+from ..rule import build
 
 
 def afan_of(**tap):
@@ -140,3 +144,56 @@ def test_stock_losses_are_those_of_the_stock_model(tiny_classifier, tiny_batch):
     expected = stock.train().loss(**tiny_batch())
     found = stock_losses(model.train(), Batch.of(tiny_batch()))
     assert found.keys() == expected.keys() and torch.equal(found['loss'], expected['loss'])
+
+
+class Twice(nn.Linear):
+    """Gives its output, and something that no loss asks for."""
+
+    def forward(self, x):
+        return super().forward(x), 2 * x
+
+
+class Losses(Net):
+    """One loss before the tap, two after it, and one that depends on nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.t = Twice(6, 6)
+
+    def after(self, feature):
+        one, two = 8 * self.c(feature).square().mean(), 3 * (feature[:, ::2] * feature[:, 1::2]).mean()
+        return dict(loss_one=one, loss_two=two, accuracy=feature.mean())
+
+    def forward(self, inputs, mode='tensor'):
+        hidden = torch.tanh(self.a(inputs))
+        return dict(self.after(self.t(hidden)[0]), loss_early=hidden.mean(), loss_none=torch.tensor(1.0))
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+@pytest.mark.parametrize('fields, groups', [
+    (dict(), None), (dict(losses=['loss_one']), [['loss_one']]), (dict(attack_losses=['*two']), [['loss_two']]),
+    (dict(losses=['loss_two'], attack_losses=['loss_one']), [['loss_one']]),
+    (dict(attack_losses=[['loss_one'], ['loss_two']]), [['loss_one'], ['loss_two']]),
+    (dict(attack_losses=[['loss_two'], ['loss_none'], ['loss_one']]), [['loss_one'], ['loss_two']]),
+    (dict(attack_losses=['loss_none']), [])], ids=str)
+def test_the_losses_that_are_ascended(fields, groups, norm):
+    """Those named; of several lists each sample follows the one whose step raises its whole loss the most."""
+    model = build(Losses, taps=dict(s=dict(module='t', step_size=0.1, norm=norm, num_steps=2, **fields)))
+    found = attack_tap(model, Batch((rows(0, 8), ), {}), 's').attack
+    feature = found.clean[0].clone()
+
+    def direction(gradient):
+        return gradient.sign() if norm == 'linf' else gradient / gradient.norm(dim=1, keepdim=True)
+
+    for _ in range(2):
+        leaf = feature.clone().requires_grad_()
+        losses = {name: value for name, value in model.after(leaf).items() if 'loss' in name}
+        total, = torch.autograd.grad(sum(losses.values()), leaf, retain_graph=True)
+        options = [total] if groups is None else [
+            torch.autograd.grad(losses[name], leaf, retain_graph=True)[0] for name, in groups]
+        if options:
+            rises = torch.stack([(total * direction(option)).sum(1) for option in options])
+            assert len(set(rises.argmax(0).tolist())) == len(options)  # each is chosen by some sample
+            feature = feature + 0.1 * torch.stack(list(map(direction, options)))[rises.argmax(0), range(8)]
+    torch.testing.assert_close(found.adversarial[0], feature)
+    assert torch.equal(found.adversarial[1], found.clean[1])  # which comes to no loss
