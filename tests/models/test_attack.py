@@ -150,7 +150,7 @@ def test_what_the_suffix_gets_is_of_its_dtype_and_what_is_perturbed_is_wide(dtyp
     wide = torch.float64 if dtype is torch.float64 else torch.float32
     given = wide if keep_wide else dtype
     attack = Attack(TapConfig('neck', 1e-3, num_steps=2, reinject=(False, True), strengths=(0.5, 1.0)), [feature],
-                    torch.Generator(), keep_wide=keep_wide)
+                    torch.Generator(), **(dict(keep_wide=True) if keep_wide else {}))
     asked = []
     attack.run([torch.ones_like(feature)], lambda fs: asked.extend(f.dtype for f in fs) or [torch.ones(2, 3)])
     assert asked == [given] and attack.adversarial[0].dtype is attack.clean[0].dtype is wide
