@@ -384,3 +384,5 @@ def test_a_loss_without_gradient_is_not_chosen():
     gradient = torch.tensor([[2.0, -1.0]])
     assert torch.equal(strongest_gradients([[None], [gradient]], [gradient])[0], gradient)
     assert strongest_gradients([[None]], [None]) == [None]
+    nothing, second = strongest_gradients([[None, gradient]], [None, gradient])
+    assert nothing is None and torch.equal(second, gradient)

@@ -225,7 +225,8 @@ def test_eps_stands_inside_of_the_root(moments):
     (lambda: feature_moments(torch.zeros(3, 1, 4, 4)), r'at least 2 channels, got \(3, 1, 4, 4\)'),
     (lambda: feature_moments(torch.zeros(3, 6), 'group', num_groups=4), 'divide the 6 channels .*, got 4'),
     (lambda: reinject_statistics(torch.zeros(2, 3), torch.zeros(3, 2)), r'shape of clean, \(2, 3\), got \(3, 2\)'),
-], ids=['moments', 'one dimension', 'instance', 'one channel', 'groups', 'shapes'])
+    (lambda: reinject_statistics(torch.zeros(2, 3), torch.zeros(1, 3)), r'shape of clean, \(2, 3\), got \(1, 3\)'),
+], ids=['moments', 'one dimension', 'instance', 'one channel', 'groups', 'shapes', 'smaller'])
 def test_wrong_arguments(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
