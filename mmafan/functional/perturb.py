@@ -103,8 +103,7 @@ def ascend(feature: Tensor, gradient: Tensor, step_size: Tensor | float, norm: s
         # Dividing by the largest element first keeps the squares of tiny gradients from underflowing.
         peak = per_sample(_rows(gradient.abs()).amax(dim=1), gradient)
         gradient = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
-        length = _sample_l2(gradient)
-        direction = gradient / torch.where(length > 0, length, torch.ones_like(length))
+        direction = gradient / _sample_l2(gradient).clamp_min(1)  # which is at least that, or all elements are 0
     # Only the direction is rounded to the feature's precision: a gradient may lie outside of its range.
     return torch.addcmul(feature, direction.to(feature.dtype), keep.to(feature.dtype) * step_size)
 
@@ -213,7 +212,7 @@ def draw_random_start(feature: Tensor, radius: Tensor | float, norm: str = 'linf
         noise = torch.rand(feature.shape, generator=generator, device=device).to(feature) * 2 - 1
         return noise * radius
     noise = torch.randn(feature.shape, generator=generator, device=device).to(feature)
-    dimension = max(feature[0].numel(), 1) if feature.shape[0] else 1
+    dimension = max(feature[:1].numel(), 1)
     share = torch.rand(feature.shape[0], generator=generator, device=device).to(feature) ** (1 / dimension)
     length = _sample_l2(noise).clamp_min(torch.finfo(noise.dtype).tiny)
     return noise / length * per_sample(share, feature) * radius

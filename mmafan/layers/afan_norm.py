@@ -83,9 +83,9 @@ class AuxiliaryNorm(MadeNorm):
 
 def _sync(norm: PassAwareNorm) -> None:
     """Make the auxiliary norm, where there is one, a copy of its main one."""
-    own = {**norm._parameters, **norm._buffers}
-    for target in [part for name, part in norm._modules.items() if name == AUXILIARY and part is not None]:
-        for name, value in [*target._parameters.items(), *target._buffers.items()]:
+    own, auxiliary = {**norm._parameters, **norm._buffers}, norm._modules.get(AUXILIARY)
+    if auxiliary is not None:
+        for name, value in [*auxiliary._parameters.items(), *auxiliary._buffers.items()]:
             if value is not None:
                 value.data.copy_(own[name].data)
 

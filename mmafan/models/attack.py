@@ -96,7 +96,7 @@ class Suffix:
         scaler = self.model.afan.controls.loss_scaler
         if scaler is None:
             return total * HALF_SCALE
-        return total * scaler.scale(torch.ones_like(total, requires_grad=False)).clamp_min(HALF_SCALE)
+        return total * scaler.scale(torch.ones_like(total)).clamp_min(HALF_SCALE)
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class Attack:
         config = self.config
         self._units = [sample_std(f) if config.step_unit == 'std' else 1.0 for f in self.clean]
         if config.direction == 'random_sign':
-            gradients = [torch.randn(f.shape, generator=self._noise, device=f.device).to(f) for f in self.clean]
+            gradients = [torch.randn(f.shape, generator=self._noise, device=f.device) for f in self.clean]
         if config.random_start and config.radius is not None:
             self.adversarial = [f + draw_random_start(f, unit * config.radius, config.norm, self._noise)
                                 for f, unit in zip(self.clean, self._units)]
@@ -182,7 +182,7 @@ class Attack:
                 new = clean + project(new - clean, unit * config.radius)
             if config.clamp is not None:
                 new = new.clamp(*config.clamp)
-            if moved_before:  # a sample that cannot be attacked is not perturbed at all
+            if moved_before or config.clamp is not None:  # a sample that cannot be attacked is not perturbed at all
                 new = torch.where(per_sample(finite, new), new, clean)
             self.adversarial[index] = new
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 import torch
 
-from ..replay import INPUTS, Batch, Facts, Recording
+from ..replay import Batch, Facts, Recording
 from ..replay.rng import derived_generator
 from ..tap_config import TapConfig
 from .attack import Attack, RunLoss, Suffix
@@ -34,6 +34,7 @@ def stock_losses(model: Any, batch: Batch) -> Losses:
     return model.afan.run(model, batch, functools.partial(model, mode='loss'))
 
 
+@torch.enable_grad()
 def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = None, tap: Optional[TapConfig] = None,
                generator: Optional[torch.Generator] = None, prefix_alone: bool = False) -> TapAttack:
     """Attack a given batch at one tap, as a step of training does.
@@ -59,9 +60,8 @@ def attack_tap(model: Any, batch: Batch, name: str, run: Optional[RunLoss] = Non
                   for call in model.afan.codebase.watched_calls(model))
     recording = Recording(model, {name: tap}, batch.size, Facts(calls))
     losses: Losses = {}
-    with recording, torch.enable_grad():
-        if tap.module == INPUTS:
-            batch = batch.with_inputs(recording.record_inputs(batch.inputs))
+    with recording:
+        batch = batch.with_inputs(recording.record_inputs(batch.inputs))
         if prefix_alone:
             module = model.get_submodule(tap.module)
             stop = module.register_forward_hook if tap.at == 'output' else module.register_forward_pre_hook

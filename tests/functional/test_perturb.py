@@ -302,7 +302,7 @@ def test_random_start_linf_is_uniform():
     assert abs(values.mean()) < 4 * (2 / math.sqrt(3)) / 100
 
 
-@pytest.mark.parametrize('dimension', [2, 5])
+@pytest.mark.parametrize('dimension', [1, 2, 5])
 def test_random_start_l2_is_uniform_in_the_ball(dimension):
     start = draw_random_start(torch.zeros(5000, dimension), 3.0, 'l2').double()
     # The share of the volume inside of the drawn length is uniform, and no direction is preferred.
@@ -384,3 +384,5 @@ def test_a_loss_without_gradient_is_not_chosen():
     gradient = torch.tensor([[2.0, -1.0]])
     assert torch.equal(strongest_gradients([[None], [gradient]], [gradient])[0], gradient)
     assert strongest_gradients([[None]], [None]) == [None]
+    nothing, second = strongest_gradients([[None, gradient]], [None, gradient])
+    assert nothing is None and torch.equal(second, gradient)

@@ -84,6 +84,12 @@ def test_reinject_statistics(moments, shape, channel_dim, channel, dtype):
     same(result, expected, dtype)
 
 
+def test_two_channels_are_enough():
+    mean, std = feature_moments(torch.tensor([[1.0, 3.0], [-2.0, 6.0]]), 'channel', eps=1.0)
+    torch.testing.assert_close(mean, torch.tensor([[2.0], [2.0]]))
+    torch.testing.assert_close(std, torch.tensor([[3.0], [33.0]]).sqrt())
+
+
 @pytest.mark.parametrize('moments', MOMENTS)
 def test_result_has_the_moments_of_the_perturbed_feature_and_the_content_of_the_clean_one(moments):
     clean, perturbed = draw((4, 6, 3, 3), torch.float64), draw((4, 6, 3, 3), torch.float64, 0.7, -1.0)
@@ -219,7 +225,8 @@ def test_eps_stands_inside_of_the_root(moments):
     (lambda: feature_moments(torch.zeros(3, 1, 4, 4)), r'at least 2 channels, got \(3, 1, 4, 4\)'),
     (lambda: feature_moments(torch.zeros(3, 6), 'group', num_groups=4), 'divide the 6 channels .*, got 4'),
     (lambda: reinject_statistics(torch.zeros(2, 3), torch.zeros(3, 2)), r'shape of clean, \(2, 3\), got \(3, 2\)'),
-], ids=['moments', 'one dimension', 'instance', 'one channel', 'groups', 'shapes'])
+    (lambda: reinject_statistics(torch.zeros(2, 3), torch.zeros(1, 3)), r'shape of clean, \(2, 3\), got \(1, 3\)'),
+], ids=['moments', 'one dimension', 'instance', 'one channel', 'groups', 'shapes', 'smaller'])
 def test_wrong_arguments(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

@@ -235,12 +235,17 @@ def test_separate_stores_its_own_statistics_and_trains_its_own_parameters(kind):
     assert auxiliary.weight.grad is not None and auxiliary.bias.grad is not None
 
 
-def test_exception_leaves_the_layer_as_it_was():
-    norm, _ = pair('batch')
-    with pytest.raises(ValueError, match='expected 4D input'):
-        with running_pass(PassKind.ADVERSARIAL, 'batch'):
-            norm(torch.zeros(3, 6))
-    assert norm.track_running_stats
+@EVERY_POLICY
+@pytest.mark.parametrize('kind', [kind for kind in PassKind if kind is not PassKind.JOINED])
+def test_exception_leaves_the_layer_as_it_was(policy, kind):
+    for norm in (pair(policy)[0], adopted(nn.Sequential(Reentrant(6)), policy)[0]):
+        fields, made, buffers = (norm.training, norm.track_running_stats), type(norm), dict(norm.named_buffers())
+        with pytest.raises(ValueError, match='expected 4D input'):
+            with running_pass(kind, policy):
+                norm(torch.zeros(3, 6))
+        assert (norm.training, norm.track_running_stats) == fields == (True, True) and type(norm) is made
+        after = dict(norm.named_buffers())
+        assert after.keys() == buffers.keys() and all(after[name] is buffer for name, buffer in buffers.items())
 
 
 @EVERY_POLICY
@@ -462,6 +467,9 @@ def test_adopting_again_changes_nothing(policy):
     before = {n: (id(m), type(m)) for n, m in block.named_modules()}
     assert len(adopt_norms(block, policy)) == 2
     assert {n: (id(m), type(m)) for n, m in block.named_modules()} == before
+    assert len(block.norm._state_dict_hooks) == (policy == 'separate')
+    other = adopted(Block(Reentrant), policy)
+    assert type(other.norm) is type(other.inner[1]) is type(adopted(Block(Reentrant), policy).norm)
     assert len(block.state_dict()) == len(Block().state_dict())
 
 
@@ -475,6 +483,17 @@ def test_auxiliary_is_given_where_the_layer_or_the_model_asks_for_it():
     block.norm = AFANNorm(4, policy='separate')
     assert len(adopt_norms(block, 'frozen')) == 2
     assert block.norm._modules.get('auxiliary') is not None and 'auxiliary' not in block.inner[1]._modules
+    block = to_sync_and_back(block)  # a conversion forgets the policy of a layer, but keeps what is inside of it
+    adopt_norms(block, 'frozen')
+    assert isinstance(block.norm.auxiliary, AuxiliaryNorm) and list(block.state_dict()) == list(Block().state_dict())
+
+
+def test_an_auxiliary_norm_without_parameters_or_statistics_follows_as_well():
+    for options in (dict(affine=False), dict(track_running_stats=False), dict(affine=False, track_running_stats=False)):
+        source, norm = randomise(nn.BatchNorm2d(4, **options)), AFANNorm(4, policy='separate', **options)
+        norm.load_state_dict(source.state_dict(), strict=True)
+        auxiliary = {**dict(norm.auxiliary.named_parameters()), **dict(norm.auxiliary.named_buffers())}
+        assert_same_state({name: value.detach() for name, value in auxiliary.items()}, state(source))
 
 
 # ---------------------------------------------------------------- conversion to and from SyncBN
