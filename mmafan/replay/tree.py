@@ -45,7 +45,7 @@ def attributes_of(value: Any) -> Optional[Dict[str, Any]]:
 
 def children_of(value: Any) -> Optional[Iterator[Tuple[Any, Any]]]:
     """Return what a container holds, with the key, number or name of each; None where a walk ends."""
-    if type(value) in PLAIN or isinstance(value, Tensor):
+    if type(value) in PLAIN or isinstance(value, (Tensor, str)):
         return None
     if isinstance(value, dict):
         return iter(value.items())
