@@ -27,9 +27,8 @@ def objects(*items):
     return array
 
 
-def written(tensor, write):
-    """Write to a tensor in place."""
-    write(tensor)
+def through_data(tensor):
+    tensor.data.add_(1)
     return tensor
 
 
@@ -43,7 +42,7 @@ SAME = dict(
     meta=(torch.zeros(2, device='meta'), torch.zeros(2, device='meta')),
     array=(np.arange(2), np.arange(2)), no_number=(np.array([NAN, 1.0]), np.array([NAN, 1.0])),
     complex_array=(np.array([NAN + 1j]), np.array([NAN + 1j])), words=(np.array(['a', 'b']), np.array(['a', 'b'])),
-    objects=(objects([1], torch.ones(1)), objects([1], torch.ones(1))))
+    objects=(objects([1], torch.ones(1), Slots(1)), objects([1], torch.ones(1), Slots(1))))
 CHANGED = dict(
     number=(1, 2), kind=(1, 1.0), text=('a', 'b'), gone=('a', None), sequence=([1], (1, )), longer=([1], [1, 1]),
     shorter=([1], []), queue=(deque([1]), deque([2])), last=([1, 2, 3], [1, 2, 4]), first=([1, 2, 3], [0, 2, 3]),
@@ -55,8 +54,7 @@ CHANGED = dict(
     tensor_dtype=(torch.ones(2), torch.ones(2).double()), sparse=(torch.eye(2).to_sparse(), torch.eye(3).to_sparse()),
     meta=(torch.zeros(2, device='meta'), torch.zeros(3, device='meta')),
     to_nan=(torch.tensor([1.0]), torch.tensor([NAN])), from_nan=(torch.tensor([NAN, 0]), torch.tensor([1.0, 0])),
-    in_place=(torch.ones(1), written(torch.ones(1), lambda t: t.add_(0))),
-    through_data=(torch.ones(1), written(torch.ones(1), lambda t: t.data.add_(1))),
+    through_data=(torch.ones(1), through_data(torch.ones(1))),
     array=(np.arange(2), np.array([0, 2])), array_shape=(np.ones((2, 1)), np.ones((1, 2))),
     array_rank=(np.ones(2), np.ones(1)),
     array_dtype=(np.ones(2), np.ones(2, np.float32)), array_to_nan=(np.array([1.0]), np.array([NAN])),
@@ -80,6 +78,12 @@ def test_a_copy_that_holds_the_same_is_unchanged(kind):
 def test_a_copy_that_holds_something_else_is_changed(kind):
     before, after = CHANGED[kind]
     assert differs(before, after) is True and differs(wrap(before), wrap(after)) is True
+    assert differs(after, copy.deepcopy(before)) is True
+
+
+def test_a_tensor_that_was_written_to_is_changed_whatever_it_holds():
+    written_to = torch.ones(1).add_(0)
+    assert differs(torch.ones(1), written_to) and not differs(written_to, torch.ones(1))
 
 
 @pytest.mark.parametrize('number', range(1, 9))

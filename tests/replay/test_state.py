@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mmafan.replay.state import PassKind, PassState, Patches, current_pass, passes_of, replaced, running_pass
@@ -71,15 +72,14 @@ class Owner:
 
 def test_methods_are_put_back_last_first():
     owner, patches = Owner(), Patches()
-    owner.other = mine = object()
+    owner.other = mine = np.zeros(2)  # which has no truth value where it is compared
     for number in range(3):
         patches.set(owner, 'act', lambda number=number: number)
     patches.set(owner, 'other', None)
     assert owner.act() == 2 and owner.other is None
     patches.undo()
-    assert owner.act() == 'stock' and vars(owner) == dict(other=mine)
     patches.undo()  # nothing is left to do
-    assert vars(owner) == dict(other=mine)
+    assert owner.act() == 'stock' and [*vars(owner)] == ['other'] and owner.other is mine
 
 
 def test_methods_are_replaced_for_what_runs_inside():
