@@ -226,7 +226,8 @@ def having(made, **attributes):
 @pytest.mark.parametrize('value, expected', [
     (Wide(1), {'x': 1}), (having(Wide(1), first=2), {'first': 2, 'x': 1}), (having(Both(1), y=2), {'x': 1, 'y': 2}),
     (having(OneSlot(), only=3), {'only': 3}), (OneSlot(), {}), (SimpleNamespace(a=1), {'a': 1}),
-    (SimpleNamespace(), {}), (object(), None), (Callable(1), None), (Plain, None), (torch.zeros(1), None), (len, None), (nn.Identity(), None)])
+    (SimpleNamespace(), {}), (object(), None), (Callable(1), None), (Plain, None), (torch.zeros(1), None),
+    (len, None), (nn.Identity(), None)])
 def test_the_attributes_of_an_object_are_those_in_its_slots_too(value, expected):
     assert attributes_of(value) == expected
     children = children_of(value)
@@ -336,7 +337,8 @@ def test_of_a_list_as_many_tensors_are_noted_in_a_step_as_a_window_holds(make, c
 NOTED = dict(
     list=lambda t: [t], tuple=lambda t: (t, ), dict=lambda t: dict(a=t), plain=Plain, slots=Slots, both=Both,
     frozen=Frozen, namedtuple=lambda t: Pair(1, t), ordered=lambda t: OrderedDict(a=1, b=t),
-    deep=lambda t: dict(a=[(1, Plain(dict(b=t)))]), twice=lambda t: [t, [t]], alone=lambda t: t, parameter=lambda t: [nn.Parameter(t)[:]], cyclic=cyclic,
+    deep=lambda t: dict(a=[(1, Plain(dict(b=t)))]),
+    twice=lambda t: [t, [t]], alone=lambda t: t, parameter=lambda t: [nn.Parameter(t)], cyclic=cyclic,
     wide=lambda t: having(Wide(1), first=t))
 
 
