@@ -29,6 +29,11 @@ class Part(nn.Module):
 PLAIN = {'count', 'rate', 'mode', 'nothing', 'flag', 'history', 'queue', 'names', 'training'}
 
 
+def read(text):
+    """Make a text anew, as one that is read from a file: equal to others, and no other."""
+    return ''.join(list(text))
+
+
 def model():
     made = nn.Sequential(Part(), nn.BatchNorm1d(2))
     made.calls = 0
@@ -64,10 +69,14 @@ def test_with_momentum_parameters_are_state_too_and_norms_without_a_gradient():
 
 def test_copies_of_buffers_that_are_still_the_same_serve_again():
     net = model()
+    for _ in range(300):
+        net[0].seen.add_(0)
     known = read_state(net)
     place, attribute = ('0', 'seen', 'buffer'), ('0', 'history', 'attribute')
     again = read_state(net, known=known)
     assert again[place] is known[place] and again[attribute] is not known[attribute]
+    for version in (299, 301):
+        assert read_state(net, known={place: known[place]._replace(version=version)})[place].version == 300
     net[0].seen.add_(1)
     written = read_state(net, known=again)
     assert written[place].value.tolist() == [1, 1] and written[place].version == net[0].seen._version
@@ -94,13 +103,14 @@ CHANGES = dict(
     parameter=('weight', 'values', lambda part: part.weight.data.add_(1)),
     parameter_replaced=('weight', 'values', lambda part: setattr(part.weight, 'data', torch.zeros(2))),
     parameter_written=(None, 'values', lambda part: part.weight.data.mul_(1)),
-    shard=(None, 'values', lambda part: setattr(part.weight, 'data', torch.zeros(1))))
+    shard=(None, 'values', lambda part: setattr(part.weight, 'data', torch.zeros(1))),
+    gathered=(None, 'values', lambda part: setattr(part.weight, 'data', torch.zeros(3))))
 
 
 @pytest.mark.parametrize('kind', CHANGES)
 def test_what_differs_is_listed(kind):
     net = model()
-    before = read_state(net, momentum=True)
+    before = {tuple(map(read, place)): saved for place, saved in read_state(net, momentum=True).items()}
     assert changed_places(net, before) == []
     name, where, change = CHANGES[kind]
     change(net[0])
@@ -136,6 +146,7 @@ def test_a_pass_is_lent_the_state_and_everything_is_put_back():
     part = net[0]
     places = [('0', 'history', 'attribute'), ('0', 'seen', 'buffer'), ('0', 'weight', 'values'),
               ('0', 'count', 'attribute')]
+    places = [tuple(map(read, place)) for place in places]
     start = read_state(net, places)
     part.history.append(5)
     part.seen.add_(5)
@@ -167,3 +178,20 @@ def test_after_a_pass_that_fails_everything_is_put_back():
         assert net[0].seen is not seen and net[0].weight.data_ptr() != data
         raise KeyError
     assert net[0].seen is seen and net[0].weight.data_ptr() == data
+
+
+@pytest.mark.parametrize('takes_many', [True, False])
+def test_versions_are_set_however_torch_takes_them(takes_many, monkeypatch):
+    """Since torch 2.7 it takes several tensors at once."""
+    net, taken = model(), []
+    place = ('0', 'weight', 'values')
+
+    def set_version(tensors, versions):
+        if isinstance(tensors, tuple) != takes_many:
+            raise TypeError
+        taken.append((*tensors, *versions) if takes_many else (tensors, versions))
+
+    monkeypatch.setattr(torch._C._autograd, '_unsafe_set_version_counter', set_version)
+    with forward_state(net, {place: read_state(net, [place])[place]._replace(version=5)}):
+        assert len(taken) == 1
+    assert [version for _, version in taken] == [5, 0] and all(tensor is net[0].weight for tensor, _ in taken)
