@@ -60,7 +60,9 @@ def test_with_momentum_parameters_are_state_too_and_norms_without_a_gradient():
     net.slow = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2, affine=False))).requires_grad_(False)
     net.fast = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2, affine=False)))
     statistics = ('running_mean', 'running_var', 'num_batches_tracked')
-    values = {place[:2] for place in read_state(net, momentum=True) if place[2] == 'values'}
+    state = read_state(net, momentum=True)
+    values = {place[:2] for place in state if place[2] == 'values'}
+    assert all((saved.original is None) == (place[2] != 'buffer') for place, saved in state.items())
     expected = {('0', 'weight'), *((path, name) for path in ('2', 'slow.1.0') for name in statistics)}
     assert values == expected | {(path, name) for path in ('1', '2', 'slow.0', 'fast.0') for name in ('weight', 'bias')}
     alone = nn.BatchNorm1d(2, affine=False)  # nothing in the whole model has a gradient
@@ -75,8 +77,10 @@ def test_copies_of_buffers_that_are_still_the_same_serve_again():
     place, attribute = ('0', 'seen', 'buffer'), ('0', 'history', 'attribute')
     again = read_state(net, known=known)
     assert again[place] is known[place] and again[attribute] is not known[attribute]
+    assert changed_places(net, known) == []
     for version in (299, 301):
-        assert read_state(net, known={place: known[place]._replace(version=version)})[place].version == 300
+        other = {place: known[place]._replace(version=version)}
+        assert read_state(net, known=other)[place].version == 300 and changed_places(net, other) == [place]
     net[0].seen.add_(1)
     written = read_state(net, known=again)
     assert written[place].value.tolist() == [1, 1] and written[place].version == net[0].seen._version
