@@ -58,6 +58,13 @@ def again_on_data(leaves):
     return [feature], [feature * b, a * x]
 
 
+def again_in_a_sum(leaves):
+    """What comes from data in a step or two is computed beside the feature, where or when it is added."""
+    a, b, c, d, x = values(leaves)
+    feature = (a * x * d).clone()
+    return [feature], [feature * b + (c * x * a * d).exp()]
+
+
 def view_after(leaves):
     """A view of a weight that is taken after the feature is of the suffix, through however many nodes."""
     a, _, _, _, x = values(leaves)
@@ -110,6 +117,7 @@ def several_losses(leaves):
 
 @pytest.mark.parametrize('make, before, until', [
     (chain, 'ab', 'ab'), (tied, '', 'a'), (side_before, 'ab', 'ab'), (side_after, 'b', 'b'), (again_on_data, 'a', 'a'),
+    (again_in_a_sum, 'ad', 'ad'),
     (view_after, '', 'a'), (view_before, 'ab', 'ab'), (of_weights_alone, 'a', 'a'), (frozen_later, 'a', 'a'),
     (twice, 'ac', 'a'), (beside, 'ab', 'a'), (several_losses, 'a', 'a')])
 def test_what_is_used_before_a_feature_alone_and_what_until_it(make, before, until):
