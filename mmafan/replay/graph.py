@@ -64,7 +64,7 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
         after.update(found)
         waiting += found
     later = {node for node in nodes if node._sequence_nr() > sources[0]._sequence_nr()}
-    used_after, used_late = _used_by(after, later - _of_data(nodes, users)), _used_by(later - behind(sources))
+    used_after, used_late = _used_by(after, later - _of_data(nodes, users)), _used_by(later)
     earlier = leaves_among(behind(sources))
     return (earlier | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
 

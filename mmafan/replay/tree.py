@@ -227,7 +227,7 @@ class Contents:
                 if kind is dict:
                     waiting += node.values()
                 elif kind is not set:
-                    begin = number * WINDOW % max(len(node), 1) if len(node) > WINDOW else 0
+                    begin = number * WINDOW % len(node) if len(node) > WINDOW else 0
                     waiting += [*node, *node][begin:begin + min(len(node), WINDOW)]
 
     def put_back(self) -> Optional[bool]:

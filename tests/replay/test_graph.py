@@ -86,6 +86,13 @@ def of_weights_alone(leaves):
     return [feature], [feature * b]
 
 
+def parameter(leaves):
+    """The feature is a parameter itself, such as learned queries, which nothing before it uses."""
+    a, b, _, _, _ = values(leaves)
+    feature = a.view_as(a)
+    return [feature], [feature * b]
+
+
 def frozen_later(leaves):
     """What a frozen feature is multiplied with is of the suffix, even where data is in it."""
     a, b, c, _, x = values(leaves)
@@ -118,7 +125,8 @@ def several_losses(leaves):
 @pytest.mark.parametrize('make, before, until', [
     (chain, 'ab', 'ab'), (tied, '', 'a'), (side_before, 'ab', 'ab'), (side_after, 'b', 'b'), (again_on_data, 'a', 'a'),
     (again_in_a_sum, 'ad', 'ad'),
-    (view_after, '', 'a'), (view_before, 'ab', 'ab'), (of_weights_alone, 'a', 'a'), (frozen_later, 'a', 'a'),
+    (view_after, '', 'a'), (view_before, 'ab', 'ab'), (of_weights_alone, 'a', 'a'), (parameter, 'a', ''),
+    (frozen_later, 'a', 'a'),
     (twice, 'ac', 'a'), (beside, 'ab', 'a'), (several_losses, 'a', 'a')])
 def test_what_is_used_before_a_feature_alone_and_what_until_it(make, before, until):
     leaves = Leaves()

@@ -397,6 +397,36 @@ def test_what_has_changed_is_put_back_into_the_same_objects(kind):
     assert contents.put_back() is False and shown(value) == before
 
 
+def test_what_objects_of_a_class_may_hold_is_read_once():
+    read = []
+
+    class Kind(type):
+
+        @property
+        def __mro__(cls):
+            read.append(cls)
+            return type.mro(cls)
+
+    class Held(metaclass=Kind):
+        pass
+
+    for _ in range(3):
+        held = having(Held(), x=[1])
+        assert attributes_of(held) == dict(x=[1]) and len(read) == 1
+    for _ in range(3):
+        assert Contents(held, 0).put_back() is None and len(read) == 2
+
+
+def test_a_tensor_that_was_written_to_often_is_as_good_as_others():
+    tensor = torch.zeros(1)
+    for _ in range(300):
+        tensor.add_(1)
+    contents = Contents([tensor], 0)
+    assert contents.put_back() is None
+    tensor.add_(1)
+    assert contents.put_back() is False
+
+
 def test_what_was_taken_out_and_changed_is_put_back_whole():
     inner = [1]
     value = dict(inner=inner)
