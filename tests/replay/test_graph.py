@@ -109,11 +109,12 @@ def twice(leaves):
 
 
 def beside(leaves):
-    """Two features of one module; what is made between them is not after both."""
+    """Two features of one module; what is computed between them is not used before both."""
     a, b, c, d, x = values(leaves)
     first = (a * x).clone()
+    side = c * x
     second = (b * x).clone()
-    return [first, second], [first * c, second * d]
+    return [first, second], [first * d + side, second]
 
 
 def several_losses(leaves):
@@ -124,10 +125,9 @@ def several_losses(leaves):
 
 @pytest.mark.parametrize('make, before, until', [
     (chain, 'ab', 'ab'), (tied, '', 'a'), (side_before, 'ab', 'ab'), (side_after, 'b', 'b'), (again_on_data, 'a', 'a'),
-    (again_in_a_sum, 'ad', 'ad'),
-    (view_after, '', 'a'), (view_before, 'ab', 'ab'), (of_weights_alone, 'a', 'a'), (parameter, 'a', ''),
-    (frozen_later, 'a', 'a'),
-    (twice, 'ac', 'a'), (beside, 'ab', 'a'), (several_losses, 'a', 'a')])
+    (again_in_a_sum, 'ad', 'ad'), (view_after, '', 'a'), (view_before, 'ab', 'ab'), (of_weights_alone, 'a', 'a'),
+    (parameter, 'a', ''), (frozen_later, 'a', 'a'), (twice, 'ac', 'a'), (beside, 'ab', 'a'),
+    (several_losses, 'a', 'a')])
 def test_what_is_used_before_a_feature_alone_and_what_until_it(make, before, until):
     leaves = Leaves()
     features, losses = make(leaves)

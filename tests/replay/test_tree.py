@@ -202,7 +202,7 @@ def test_two_maps_of_a_value_meet_its_tensors_in_the_order_of_their_list():
 
 class Wide(Slots):
     """With slots of its own, one of which is empty, and those of its base."""
-    __slots__ = ('first', 'empty', '__weakref__')
+    __slots__ = ('first', 'Second', '_third', 'empty', '__weakref__')
 
 
 class Both(Slots):
@@ -224,7 +224,8 @@ def having(made, **attributes):
 
 
 @pytest.mark.parametrize('value, expected', [
-    (Wide(1), {'x': 1}), (having(Wide(1), first=2), {'first': 2, 'x': 1}), (having(Both(1), y=2), {'x': 1, 'y': 2}),
+    (Wide(1), {'x': 1}), (having(Wide(1), first=2, Second=3, _third=4), dict(first=2, Second=3, _third=4, x=1)),
+    (having(Both(1), y=2), {'x': 1, 'y': 2}),
     (having(OneSlot(), only=3), {'only': 3}), (OneSlot(), {}), (SimpleNamespace(a=1), {'a': 1}),
     (SimpleNamespace(), {}), (object(), None), (Callable(1), None), (Plain, None), (torch.zeros(1), None),
     (len, None), (nn.Identity(), None)])
