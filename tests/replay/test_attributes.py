@@ -1,6 +1,7 @@
 """What layers leave in attributes is in a pass as if they ran, and afterwards what the clean pass left."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -172,6 +173,7 @@ def tree():
     model.part, model.partner = nn.Sequential(nn.Identity(), nn.Identity()), nn.Identity()
     model.norm = nn.BatchNorm1d(2)
     model.part.items, model.part[0].count, model.part[1].kept, model.partner.seen = [1], 1, {'a': 1}, {1}
+    model.partner.table = np.zeros(2)
     return model
 
 
@@ -181,13 +183,14 @@ def fill(model):
     model.part[0].count = 2
     model.part[0].loss = torch.ones(3, requires_grad=True) * 2
     del model.part[1].kept
-    model.partner.seen = [3]
+    model.partner.seen, model.partner.table = [3], np.ones(2)
     model.norm.note = 1
     model.eval()
     model.part.register_buffer('buffer', torch.zeros(1))
 
 
-FILLED = {('part', 'items'), ('part.0', 'count'), ('part.0', 'loss'), ('part.1', 'kept'), ('partner', 'seen')}
+FILLED = {('part', 'items'), ('part.0', 'count'), ('part.0', 'loss'), ('part.1', 'kept'), ('partner', 'seen'),
+          ('partner', 'table')}
 
 
 def test_what_is_set_is_found_in_the_module_that_has_finished_and_the_rest_at_the_end():
@@ -237,7 +240,7 @@ def test_a_module_has_left_what_is_in_itself_and_in_what_it_holds():
     assert left[part, 'items'] == [1, 2] and left[part, 'items'] is not part.items and left[part[0], 'count'] == 2
     loss = left[part[0], 'loss']
     assert torch.equal(loss, part[0].loss) and not loss.requires_grad
-    assert [one.value for one in attributes.left_by('partner')] == [[3]] and attributes.left_by('par') == []
+    assert {one.name for one in attributes.left_by('partner')} == {'seen', 'table'} and attributes.left_by('par') == []
     assert {one.name for one in attributes.left_by('part.0')} == {'count', 'loss'}
 
 
@@ -252,7 +255,7 @@ def test_a_pass_finds_what_the_clean_one_found_and_leaves_what_it_left(known):
     for _ in range(2):
         with pytest.raises(KeyError), attributes.protected():
             assert part.items is items and items == [1] and part[0].count == 1 and not hasattr(part[0], 'loss')
-            assert part[1].kept == {'a': 1} and model.partner.seen == {1}
+            assert part[1].kept == {'a': 1} and model.partner.seen == {1} and model.partner.table.tolist() == [0, 0]
             items.append(5)
             part.items, part[0].count, part[0].loss = [6], 5, 5
             part[1].kept['b'] = 5
@@ -260,6 +263,7 @@ def test_a_pass_finds_what_the_clean_one_found_and_leaves_what_it_left(known):
             raise KeyError
         assert part.items is items and items == [1, 2] and part[0].count == 2 and part[0].loss is loss
         assert not hasattr(part[1], 'kept') and model.partner.seen is seen and seen == [3]
+        assert model.partner.table.tolist() == [1, 1]
 
 
 def test_what_a_replayed_module_left_is_left_again_for_the_samples_of_a_pass():
