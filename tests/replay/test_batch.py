@@ -173,11 +173,18 @@ def test_a_pass_that_changes_nothing_is_given_the_batch_itself():
     assert batch.own(frozenset()) is batch
 
 
-def test_inputs_by_name_are_told_from_the_rest_whatever_their_name():
-    batch = Batch((), {''.join(['im', 'g']): torch.zeros(1), 'labels': torch.zeros(1)}, lambda img, labels: 0)
-    own = batch.own()
-    own.kwargs['img'].add_(1)
-    assert batch.changes(own) == {'inputs'}
+def test_inputs_by_name_are_told_from_the_rest_in_every_call():
+
+    class Model(nn.Module):
+
+        def forward(self, img, labels):
+            return 0
+
+    for _ in range(2):  # the name of the second call is another object
+        batch = Batch((), {''.join(['im', 'g']): torch.zeros(1), 'labels': torch.zeros(1)}, Model().forward)
+        own = batch.own()
+        own.kwargs['img'].add_(1)
+        assert batch.changes(own) == {'inputs'}
 
 
 @pytest.mark.parametrize('change, found', [
