@@ -15,7 +15,7 @@ class Leaves(dict):
     def __init__(self):
         super().__init__({name: torch.full((2, 2), 2.0 + number, requires_grad=True) for number, name in
                           enumerate('abcd')})
-        self.data = torch.ones(2, 2)
+        self.data = torch.ones(3, 2, 2)  # of three samples
 
     def names(self, found):
         return {name for name, leaf in self.items() if id(leaf) in found}
