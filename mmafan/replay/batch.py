@@ -117,7 +117,7 @@ def _place_of_inputs(function: Callable[..., Any], num_args: int, names: Sequenc
     return next((places[name] for name in order if name in places), 0)
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache
 def _place_in_method(method: Callable[..., Any], num_args: int, names: Sequence[str]) -> Union[int, str]:
     return _place_of_inputs(MethodType(method, object()), num_args, names)  # to read a signature takes its time
 

@@ -36,12 +36,15 @@ def differs(before: Any, after: Any, seen: Optional[Set[int]] = None) -> bool:
             return False
         return bool(((before != after) & ((before == before) | (after == after))).any())  # NaN is NaN
     if isinstance(before, np.ndarray):
+        if before.shape != after.shape or before.dtype != after.dtype:
+            return True
         if before.dtype == object:
-            return differs(list(before.flat), list(after.flat), seen)
+            return any(differs(*pair, seen) for pair in zip(before.flat, after.flat))
         return not np.array_equal(before, after, equal_nan=before.dtype.kind in 'fc')
     if isinstance(before, (set, frozenset)):
         return before != after
-    children = [dict(found) if found is not None else None for found in (children_of(before), children_of(after))]
-    if children[0] is None or children[1] is None:
+    found = children_of(before)
+    if found is None:
         return bool(before != after)
-    return [*children[0]] != [*children[1]] or any(differs(children[0][k], children[1][k], seen) for k in children[0])
+    children, others = dict(found), dict(children_of(after) or ())
+    return [*children] != [*others] or any(differs(child, others[key], seen) for key, child in children.items())

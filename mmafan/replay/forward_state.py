@@ -45,12 +45,12 @@ class Saved(NamedTuple):
 
     Attributes:
         value: The copy.
-        original: The buffer itself, None where values are compared.
         version: Of a tensor.
+        original: The buffer itself, None where values are compared.
     """
     value: Any
+    version: int
     original: Optional[Tensor] = None
-    version: int = 0
 
 
 State = Dict[Place, Saved]
@@ -107,9 +107,9 @@ def read_state(model: nn.Module, places: Optional[Iterable[Place]] = None, known
     for place in _all_places(model, momentum) if places is None else places:
         value, saved = _owner(model, place)[place[1]], (known or {}).get(place)
         if place[2] != BUFFER:
-            saved = Saved(_copy(value), version=getattr(value, '_version', 0))
+            saved = Saved(_copy(value), getattr(value, '_version', 0))
         elif saved is None or saved.original is not value or saved.version != value._version:
-            saved = Saved(_copy(value), value, value._version)
+            saved = Saved(_copy(value), value._version, value)
         state[place] = saved
     return state
 
@@ -153,7 +153,7 @@ def forward_state(model: nn.Module, state: State) -> Iterator[None]:
     """
     kept: List[Tuple[Dict[str, Any], str, Any]] = []
     values: List[Tuple[Tensor, Tensor, int]] = []
-    for place, (value, _, version) in state.items():
+    for place, (value, version, _) in state.items():
         owner, name = _owner(model, place), place[1]
         if place[2] == VALUES:
             values.append((owner[name], owner[name].data, owner[name]._version))

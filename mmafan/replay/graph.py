@@ -64,8 +64,8 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
         found = [user for user in users[waiting.pop()] if user not in after]
         after.update(found)
         waiting += found
-    later = {node for node in nodes if _time(node) > _time(sources[0])}
-    used_after, used_late = _used_by(after, later - _of_data(nodes, users)), _used_by(later - behind(sources))
+    later = {node for node in nodes if node._sequence_nr() > sources[0]._sequence_nr()}
+    used_after, used_late = _used_by(after, later - _of_data(nodes, users)), _used_by(later)
     earlier = leaves_among(behind(sources))
     return (earlier | leaves_among(nodes) - leaves_among(used_late)) - leaves_among(used_after)
 
@@ -114,13 +114,8 @@ def _used_by(nodes: Iterable[Any], through: Container[Any] = ()) -> Set[Any]:
 
 def leaves_until(source: Any, nodes: Iterable[Any]) -> Set[int]:
     """Return the leaves that some nodes use which were made before another one, by ``id``."""
-    return leaves_among(following for node in nodes if _time(node) < _time(source)
+    return leaves_among(following for node in nodes if node._sequence_nr() < source._sequence_nr()
                         for following, _ in node.next_functions)
-
-
-def _time(node: Any) -> int:
-    """Number of a node in the order in which they were made; a leaf has the time of its users alone."""
-    return -1 if hasattr(node, 'variable') else node._sequence_nr()
 
 
 def behind(nodes: Iterable[Any]) -> Set[Any]:

@@ -71,10 +71,8 @@ def derived_generator(*numbers: int, device: Union[str, torch.device] = 'cpu') -
         device: Where it draws.
     """
     words: List[int] = [torch.initial_seed() % 2**63, *numbers]
-    state = np.random.SeedSequence(words).generate_state(2, np.uint32)
-    generator = torch.Generator(device)
-    generator.manual_seed(int(state[0]) << 32 | int(state[1]))
-    return generator
+    high, low = map(int, np.random.SeedSequence(words).generate_state(2, np.uint32))
+    return torch.Generator(device).manual_seed(high << 32 | low)
 
 
 def generator_beside(generator: torch.Generator, device: torch.device) -> Optional[torch.Generator]:

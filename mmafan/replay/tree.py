@@ -45,7 +45,7 @@ def attributes_of(value: Any) -> Optional[Dict[str, Any]]:
 
 def children_of(value: Any) -> Optional[Iterator[Tuple[Any, Any]]]:
     """Return what a container holds, with the key, number or name of each; None where a walk ends."""
-    if type(value) in PLAIN or isinstance(value, Tensor):
+    if type(value) in PLAIN or isinstance(value, (Tensor, str)):
         return None
     if isinstance(value, dict):
         return iter(value.items())
@@ -227,7 +227,7 @@ class Contents:
                 if kind is dict:
                     waiting += node.values()
                 elif kind is not set:
-                    begin = number * WINDOW % max(len(node), 1) if len(node) > WINDOW else 0
+                    begin = number * WINDOW % len(node) if len(node) > WINDOW else 0
                     waiting += [*node, *node][begin:begin + min(len(node), WINDOW)]
 
     def put_back(self) -> Optional[bool]:

@@ -1,9 +1,13 @@
 """What layers leave in attributes is in a pass as if they ran, and afterwards what the clean pass left."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from mmafan.replay.attributes import Attributes, leave
+from mmafan.replay.batch import Chosen
 
 from ..nets import Net, rows
 from ..rule import assert_rule, build, train
@@ -160,3 +164,130 @@ def test_a_step_that_sets_none_looks_at_none():
                   taps=dict(s=dict(module='t', step_size=0.1)))
     train(model, data, 2)
     assert model.afan.facts.attributes == frozenset()
+
+
+# ---------------------------------------------------------------- the attributes by themselves
+def tree():
+    """A model with a part that holds parts, one whose name begins as that of the first, and a norm."""
+    model = nn.Module()
+    model.part, model.partner = nn.Sequential(nn.Identity(), nn.Identity()), nn.Identity()
+    model.norm = nn.BatchNorm1d(2)
+    model.part.items, model.part[0].count, model.part[1].kept, model.partner.seen = [1], 1, {'a': 1}, {1}
+    model.partner.table = np.zeros(2)
+    return model
+
+
+def fill(model):
+    """What a forward leaves, one thing of each kind; and what is no matter of attributes."""
+    model.part.items.append(2)
+    model.part[0].count = 2
+    model.part[0].loss = torch.ones(3, requires_grad=True) * 2
+    del model.part[1].kept
+    model.partner.seen, model.partner.table = [3], np.ones(2)
+    model.norm.note = 1
+    model.eval()
+    model.part.register_buffer('buffer', torch.zeros(1))
+
+
+FILLED = {('part', 'items'), ('part.0', 'count'), ('part.0', 'loss'), ('part.1', 'kept'), ('partner', 'seen'),
+          ('partner', 'table')}
+
+
+def test_what_is_set_is_found_in_the_module_that_has_finished_and_the_rest_at_the_end():
+    model = tree()
+    attributes = Attributes(model, None)
+    fill(model)
+    assert attributes.places == set()
+    attributes.look('part', model.part)
+    attributes.look('norm', model.norm)
+    assert attributes.places == {('part', 'items')}
+    attributes.finish()
+    assert attributes.places == FILLED
+    model.part.more = model.part[0].more = 1
+    attributes.finish()
+    attributes.look('part', model.part)
+    assert attributes.places == FILLED  # the pass is over
+
+
+def test_what_is_equal_to_what_was_there_is_found_where_it_is_another_object():
+    model = tree()
+    model.part.tensor, model.partner.text = torch.zeros(1), 'a'
+    attributes = Attributes(model, None)
+    model.part.items = [1]  # holds the same
+    model.part.tensor, model.part[1].kept = torch.zeros(1), {'a': 1.0}
+    attributes.finish()
+    assert attributes.places == {('part', 'tensor'), ('part.1', 'kept')}
+
+
+def test_where_places_are_known_nothing_else_is_looked_at():
+    model = tree()
+    attributes = Attributes(model, frozenset([('part.0', 'count')]))
+    fill(model)
+    attributes.look('part', model.part)
+    attributes.finish()
+    assert attributes.places == {('part.0', 'count')}
+    assert Attributes(model, frozenset()).places == set()
+
+
+def test_a_module_has_left_what_is_in_itself_and_in_what_it_holds():
+    model = tree()
+    attributes = Attributes(model, None)
+    fill(model)
+    attributes.finish()
+    left = {(one.module, one.name): one.value for one in attributes.left_by('part')}
+    part = model.part
+    assert set(left) == {(part, 'items'), (part[0], 'count'), (part[0], 'loss'), (part[1], 'kept')}
+    assert left[part, 'items'] == [1, 2] and left[part, 'items'] is not part.items and left[part[0], 'count'] == 2
+    loss = left[part[0], 'loss']
+    assert torch.equal(loss, part[0].loss) and not loss.requires_grad
+    assert {one.name for one in attributes.left_by('partner')} == {'seen', 'table'} and attributes.left_by('par') == []
+    assert {one.name for one in attributes.left_by('part.0')} == {'count', 'loss'}
+
+
+@pytest.mark.parametrize('known', [False, True])
+def test_a_pass_finds_what_the_clean_one_found_and_leaves_what_it_left(known):
+    model = tree()
+    part, items = model.part, model.part.items
+    attributes = Attributes(model, frozenset(FILLED) if known else None)
+    fill(model)
+    attributes.finish()
+    loss, seen = part[0].loss, model.partner.seen
+    for _ in range(2):
+        with pytest.raises(KeyError), attributes.protected():
+            assert part.items is items and items == [1] and part[0].count == 1 and not hasattr(part[0], 'loss')
+            assert part[1].kept == {'a': 1} and model.partner.seen == {1} and model.partner.table.tolist() == [0, 0]
+            items.append(5)
+            part.items, part[0].count, part[0].loss = [6], 5, 5
+            part[1].kept['b'] = 5
+            model.partner.seen.add(5)
+            raise KeyError
+        assert part.items is items and items == [1, 2] and part[0].count == 2 and part[0].loss is loss
+        assert not hasattr(part[1], 'kept') and model.partner.seen is seen and seen == [3]
+        assert model.partner.table.tolist() == [1, 1]
+
+
+def test_what_a_replayed_module_left_is_left_again_for_the_samples_of_a_pass():
+    model = tree()
+    attributes = Attributes(model, None)
+    fill(model)
+    attributes.finish()
+    left = attributes.left_by('part')
+    part, items = model.part, model.part.items
+    for chosen, expected in ((None, [2, 2, 2]), (Chosen(torch.tensor([0, 2]), 3), [2, 2])):
+        items.clear()
+        part[0].count, part[0].loss, part[1].kept = 0, None, {}
+        leave(left, chosen)
+        assert part.items is items and items == [1, 2] and part[0].count == 2 and part[0].loss.tolist() == expected
+        assert not hasattr(part[1], 'kept')
+        items.append(3)
+    assert [one.value for one in left if one.name == 'items'] == [[1, 2]]  # what was noted stays
+
+
+def test_what_is_gathered_of_a_sharded_module_is_its_own_affair():
+    model = tree()
+    model.part._is_fsdp_managed_module, model.partner._is_fsdp_managed_module = True, False
+    attributes = Attributes(model, None)
+    model.part.gathered = model.partner.kept = torch.zeros(1)
+    model.part.count = 1
+    attributes.finish()
+    assert attributes.places == {('part', 'count'), ('partner', 'kept')}
