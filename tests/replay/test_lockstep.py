@@ -14,10 +14,9 @@ from torch import nn
 from mmafan.layers import adopt_norms
 from mmafan.replay import Facts, PassKind, Recording, running_pass
 from mmafan.replay.checkpointing import Regions
-from mmafan.replay.joining import Joins, Meetings, alike
+from mmafan.replay.joining import Meetings
 from mmafan.replay.lockstep import Lockstep
-from mmafan.replay.state import Unjoinable, current_pass
-from mmafan.replay.waiting_pass import WaitingPass
+from mmafan.replay.state import current_pass
 
 
 class Mixes(nn.Module):
@@ -25,6 +24,18 @@ class Mixes(nn.Module):
 
     def forward(self, x):
         return x - x.mean(0)
+
+
+class Watched(nn.Module):
+    """A module of one layer that notes how many rows come to it, and whether it trains."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers, self.calls = nn.Sequential(*layers), []
+
+    def forward(self, x):
+        self.calls.append((len(x), self.training))
+        return self.layers(x)
 
 
 class Net(nn.Module):
@@ -87,6 +98,28 @@ def test_shared_modules_run_once_and_results_are_those_of_each_alone():
     assert meetings.joinable == {'layers.0': True, 'layers.1': True, 'layers.2': True, 'layers.3': False}
 
 
+def test_where_a_module_does_not_join_its_parts_may():
+    net, meetings = Net(nn.Sequential(Watched(nn.Conv2d(3, 4, 3)), Mixes())).double(), Meetings()
+    run(net, rows(4), [rows(2, 1), rows(1, 2)], meetings)
+    assert meetings.joinable == {'layers.0': False, 'layers.0.0': True, 'layers.0.1': False}
+    assert net.layers[0][0].calls[-1] == (7, True)
+
+
+@pytest.mark.parametrize('kind', [PassKind.ATTACK, PassKind.CHECK])
+def test_what_leaves_no_trace_meets_nobody(kind):
+    net, meetings = Net(Watched(nn.Conv2d(3, 4, 3))).double(), Meetings()
+
+    def waiting():
+        with running_pass(kind, 'batch'):
+            return net(rows(2, 1))
+
+    recording = Recording(net, {}, 4, Facts(changed_state=()))
+    with recording:
+        _, (found, ) = Lockstep(net, recording, meetings, 'batch').run(lambda: net(rows(4)), [waiting])
+    assert net.layers[0].calls == [(2, True), (4, True)] and not meetings.joinable
+    torch.testing.assert_close(found, net(rows(2, 1)))
+
+
 def test_gradients_come_to_every_pass():
     net = Net(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
     adopt_norms(net, 'batch')
@@ -97,13 +130,15 @@ def test_gradients_come_to_every_pass():
     torch.testing.assert_close([clean.grad, other.grad], expected)
 
 
-@pytest.mark.parametrize('policy', ['batch', 'shared'])
+@pytest.mark.parametrize('policy', ['batch', 'shared', 'frozen'])
 def test_running_statistics_are_those_that_the_policy_stores(policy):
     """Those of the clean pass, or of both in their order; to try a module stores nothing."""
     net, alone = (Net(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).double() for _ in range(2))
     alone.load_state_dict(net.state_dict())
     adopt_norms(net, policy)
-    run(net, rows(4), [rows(2, 1)], policy=policy)
+    meetings = Meetings()
+    run(net, rows(4), [rows(2, 1)], meetings, policy)
+    assert meetings.joinable == {'layers.0': True, 'layers.1': True}
     for batch in (rows(4), rows(2, 1))[:2 if policy == 'shared' else 1]:
         alone(batch)
     torch.testing.assert_close(net.state_dict(), alone.state_dict())
@@ -121,6 +156,17 @@ def test_other_sizes_run_by_themselves_and_may_meet_later():
     assert meetings.joinable == {'layers.0': True} and not meetings.undecided
     run(net, rows(4), [small], meetings)
     assert meetings.joinable == {'layers.0': True} and not meetings.undecided
+
+
+def test_where_no_pass_has_rows_each_runs_by_itself():
+    """As a head does in a step in which no image has a box."""
+    net, meetings = Net(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()).double(), Meetings()
+    run(net, rows(4), [rows(2, 1)], meetings)
+    assert meetings.joinable == {'layers.0': True, 'layers.1': True}
+    result, (waited, ) = run(net, rows(0), [rows(0)], meetings)
+    assert result == waited == 0 and result.requires_grad and waited.requires_grad
+    result, (waited, ) = run(net, rows(0), [rows(2, 1)], meetings)
+    torch.testing.assert_close([result, waited], [net(rows(0)), net(rows(2, 1))])
 
 
 @pytest.mark.parametrize('in_clean', [True, False])
@@ -159,18 +205,6 @@ def test_the_random_stream_is_the_clean_one():
     recording = Recording(net, {}, 4, Facts(changed_state=()))
     found, _ = Lockstep(net, recording, Meetings(), 'batch').run(lambda: torch.rand(1), [lambda: torch.rand(5)])
     assert torch.equal(found, expected)
-
-
-class Watched(nn.Module):
-    """A module of one layer that notes how many rows come to it, and whether it trains."""
-
-    def __init__(self, *layers):
-        super().__init__()
-        self.layers, self.calls = nn.Sequential(*layers), []
-
-    def forward(self, x):
-        self.calls.append((len(x), self.training))
-        return self.layers(x)
 
 
 def test_dropout_does_not_hinder_modules_to_run_once_and_the_trial_leaves_modes_and_streams_alone():
@@ -386,8 +420,9 @@ def test_what_a_pass_replaces_is_replaced_for_it_alone_and_may_call_what_it_repl
     lockstep = Lockstep(net, recording, meetings, 'batch')
 
     def replaces():
-        patches = lockstep.patches()
+        patches, dispatching = lockstep.patches(), layer.forward
         patches.set(layer, 'forward', lambda x: layer(x) + 1)
+        assert layer.forward is dispatching
         patches.set(layer, 'help', lambda x: layer.help(x) + 10)
         found = [layer.help(rows(1)), layer(rows(2, 1)), layer(rows(2, 2)), layer.help(rows(1))]
         patches.undo()
@@ -399,10 +434,10 @@ def test_what_a_pass_replaces_is_replaced_for_it_alone_and_may_call_what_it_repl
 
     with recording:
         result, (found, other) = lockstep.run(
-            lambda: forward(rows(4)), [adversarial(replaces), adversarial(forward, rows(3, 1))])
+            lambda: layer(rows(4)), [adversarial(replaces), adversarial(forward, rows(3, 1))])
     torch.testing.assert_close(found, [
         rows(1) + 9, layer(rows(2, 1)) + 1, layer(rows(2, 2)) + 1, rows(1) + 9, rows(1) - 1, layer(rows(2, 3))])
-    torch.testing.assert_close([result, other], [forward(rows(4)), forward(rows(3, 1))])
+    torch.testing.assert_close([result, *other], [layer(rows(4)), *forward(rows(3, 1))])
     assert meetings.joinable == {'layers.0': True}
 
 
@@ -429,89 +464,3 @@ def test_after_an_error_of_the_clean_pass_others_run_no_further():
     with pytest.raises(ZeroDivisionError):
         run(net, rows(4), [rows(2), rows(1)], Meetings())
     assert sizes == []
-
-
-# ---------------------------------------------------------------- the thread
-def test_a_waiting_pass_is_of_its_settings_and_ends_with_its_result_or_its_error():
-    net = nn.Identity()
-
-    def compute():
-        found.append(torch.is_autocast_enabled('cpu') if hasattr(torch, 'get_autocast_dtype') else True)
-        first = waiting.meet(net, (1, ), dict(a=2))
-        return first, waiting.meet(net, (3, ), {})
-
-    found = []
-    with torch.autocast('cpu', torch.bfloat16):
-        waiting = WaitingPass(compute)
-    assert waiting.daemon and not waiting.done and waiting.asks is None
-    waiting.proceed()
-    assert waiting.asks == (net, (1, ), dict(a=2)) and not waiting.done
-    waiting.answer = ('first', )
-    waiting.proceed()
-    assert waiting.asks == (net, (3, ), {}) and waiting.answer is None
-    waiting.proceed()
-    assert waiting.done and waiting.result == (('first', ), None) and found == [True]
-    assert waiting.asks is None and waiting.error is None
-
-
-@pytest.mark.parametrize('begun', [False, True])
-def test_an_abandoned_pass_runs_no_further(begun):
-    seen = []
-
-    def compute():
-        seen.append('begun')
-        waiting.meet(nn.Identity(), (), {})
-        seen.append('went on')
-
-    waiting = WaitingPass(compute)
-    if begun:
-        waiting.proceed()
-    waiting.abandoned = True
-    waiting.proceed()
-    assert waiting.done and seen == ['begun'] * begun and waiting.result is None
-
-
-def test_an_error_comes_out_where_the_pass_is_let_go_on():
-    waiting = WaitingPass(lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        waiting.proceed()
-    assert waiting.done and isinstance(waiting.error, ZeroDivisionError)
-
-
-# ---------------------------------------------------------------- arguments and results
-def test_what_was_together_is_not_copied():
-    joins = Joins()
-    whole, sizes = joins.join([torch.zeros(2, 3), torch.zeros(1, 3)])
-    parts = joins.split(whole, sizes)
-    assert joins.join(parts)[0] is whole
-    parts[0].add_(1)  # now they are others
-    again, _ = joins.join(parts)
-    assert again is not whole and torch.equal(again, torch.cat(parts))
-
-
-@pytest.mark.parametrize('values', [
-    (torch.zeros(2, 3), torch.zeros(2, 4)), (torch.zeros(2), torch.zeros(2).long()), (torch.zeros(()), torch.ones(())),
-    ((torch.zeros(2), 1), (torch.zeros(2), 2)), ([torch.zeros(2)], [torch.zeros(2)] * 2), (1, 1),
-    ((torch.zeros(2), SimpleNamespace()), (torch.zeros(2), SimpleNamespace())),
-    ([torch.zeros(2), torch.zeros(4)], [torch.zeros(2), torch.zeros(3)]),
-], ids=str)
-def test_what_does_not_fit_is_refused(values):
-    with pytest.raises(Unjoinable):
-        Joins().join(values)
-
-
-def test_a_result_of_all_passes_is_refused():
-    with pytest.raises(Unjoinable):
-        Joins().split(torch.ones((), requires_grad=True), (1, 1))
-
-
-def test_alike_looks_at_every_tensor():
-    assert alike((torch.ones(2), torch.arange(2)), (torch.ones(2), torch.arange(2)), 1e-3)
-    assert not alike((torch.ones(2), torch.arange(2)), (torch.ones(2), torch.arange(2) + 1), 1e-3)
-    assert not alike([torch.ones(2)], [torch.ones(3)], 1e-3)
-
-
-@pytest.mark.parametrize('size', [1e-3, 1.0, 1e3])
-def test_alike_is_relative_to_the_values(size):
-    one = size * torch.tensor([1.0, -0.5])
-    assert alike(one, one * 1.0005, 1e-3) and not alike(one, one * 1.002, 1e-3)
