@@ -199,7 +199,7 @@ class Recording:
                 output = stock(*args, **kwargs)
                 self._close_frame(call)
             if needed or self._waiting:
-                live = tensors_of(output) if idle is None and not call.paired else []
+                live = tensors_of(output) if idle is None else []
                 record = Record(call.owner, call.name, snapshot(output, copy_values), live=live,
                                 random_state=RandomState())
                 self._call_records[call.key].append(record)

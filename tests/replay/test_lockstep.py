@@ -376,8 +376,8 @@ def test_streams_and_state_are_those_of_the_clean_pass_where_modules_are_tried()
     for layer in net.layers:
         layer.calls = 0
     torch.manual_seed(0)
-    result, _ = run(net, rows(4), [rows(2, 1), rows(1, 2)], state=[(f'layers.{k}', 'calls', 'attribute')
-                                                                    for k in range(2)])
+    places = [(f'layers.{number}', 'calls', 'attribute') for number in range(2)]
+    result, _ = run(net, rows(4), [rows(2, 1), rows(1, 2)], state=places)
     assert torch.equal(result, expected) and torch.equal(torch.rand(1), drawn)
     assert [layer.calls for layer in net.layers] == [1, 1]
 

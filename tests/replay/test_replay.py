@@ -11,7 +11,6 @@ from mmafan.replay import Facts, PassKind, PassState, Recording, Replay, Watched
 from mmafan.replay.batch import Chosen
 from mmafan.replay.state import current_pass
 
-
 SEEN = []  # what a module keeps itself is in a pass as the clean one found it
 
 
@@ -134,8 +133,9 @@ def test_the_last_step_before_an_error_is_undone_too():
     assert [dict(vars(module)) for module in net.modules()] == before
 
 
-@pytest.mark.parametrize('calls, sentence', [(1, 'ran 1 times in an adversarial pass but 2 times in the clean one'),
-                                             (3, 'ran more often in an adversarial pass than the 2 times of the clean')])
+@pytest.mark.parametrize('calls, sentence', [
+    (1, 'ran 1 times in an adversarial pass but 2 times in the clean one'),
+    (3, 'ran more often in an adversarial pass than the 2 times of the clean one')])
 def test_a_tap_runs_as_often_as_in_the_clean_pass(calls, sentence):
     net, x = Net(), torch.rand(2, 3)
     recording, _ = record(net, x)
@@ -178,8 +178,8 @@ def test_results_that_cannot_be_told_apart_are_refused():
     with recording:
         net(x)
     features = [chosen.rows(f) for f in recording.captures['t'].features]
-    with pytest.raises(RuntimeError, match="SimpleNamespace.help ran 4 times for 3 samples, .*; set the fraction of tap "
-                                           "'t' to 1.0"):
+    sentence = "SimpleNamespace.help ran 4 times for 3 samples, .*; set the fraction of tap 't' to 1.0"
+    with pytest.raises(RuntimeError, match=sentence):
         with Replay(recording, 't', features, STATE, chosen):
             pass
     with Replay(recording, 't', recording.captures['t'].features, STATE):

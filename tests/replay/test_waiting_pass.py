@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmafan.replay.tap import autocasts
 from mmafan.replay.waiting_pass import WaitingPass
 
 
@@ -12,12 +13,12 @@ def test_a_waiting_pass_is_of_its_settings_and_ends_with_its_result_or_its_error
     net = nn.Identity()
 
     def compute():
-        found.append(torch.is_autocast_enabled('cpu') if hasattr(torch, 'get_autocast_dtype') else True)
+        found.append((autocasts(), torch.is_autocast_cache_enabled()))
         first = waiting.meet(net, (1, ), dict(a=2))
         return first, waiting.meet(net, (3, ), {})
 
     found = []
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast('cpu', torch.bfloat16, cache_enabled=False):
         waiting = WaitingPass(compute)
     assert waiting.daemon and not waiting.done and waiting.asks is None
     waiting.proceed()
@@ -26,7 +27,7 @@ def test_a_waiting_pass_is_of_its_settings_and_ends_with_its_result_or_its_error
     waiting.proceed()
     assert waiting.asks == (net, (3, ), {}) and waiting.answer is None
     waiting.proceed()
-    assert waiting.done and waiting.result == (('first', ), None) and found == [True]
+    assert waiting.done and waiting.result == (('first', ), None) and found == [([('cpu', torch.bfloat16)], False)]
     assert waiting.asks is None and waiting.error is None
 
 
