@@ -106,8 +106,8 @@ class Recording:
     def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
         """List modules with their names: all, or those that the facts name and the taps' own."""
         if self.facts.hooked is not None:
-            names = self.facts.hooked if self.replays else ()
-            found = {id(module): (name, module) for name in names for module in [self.model.get_submodule(name)]}
+            named = [(name, self.model.get_submodule(name)) for name in self.facts.hooked]
+            found = {id(module): (name, module) for name, module in named}
             return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
         skipped = getattr(self.model, 'data_preprocessor', None)
         return [(path, m) for path, m in self.model.named_modules() if m is not self.model and m is not skipped]
@@ -129,7 +129,7 @@ class Recording:
             self._frames.append((owner, []))
 
     def _close_frame(self, owner: Any) -> None:
-        for number in range(len(self._frames) - 1, 0, -1):
+        for number in reversed(range(len(self._frames))):
             if self._frames[number][0] is owner:
                 del self._frames[number:]  # its own, and those of calls that ended in an exception
                 return

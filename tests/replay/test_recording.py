@@ -277,3 +277,58 @@ def test_methods_are_kept_as_long_as_a_pass_may_need_them(idle, count):
     expected = [(call, count)] if idle and idle['t'] else []
     assert [(one, len(records)) for one, records in recording.calls_to_replay('t')] == expected
     assert helper.help.__name__ == '<lambda>'  # as it was
+
+
+class Again(nn.Module):
+    """Calls itself before the tap, which is inside of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.tap = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x, deep=True):
+        return self.tap(self(self.stem(x), False)) if deep else x + 1
+
+
+def test_a_module_that_calls_itself_leaves_what_ran_in_it_before():
+    model = nn.Sequential(Again())
+    recording = Recording(model, dict(t=SimpleNamespace(module='0.tap', at='output')), 2)
+    with recording:
+        model(torch.rand(2, 3))
+    assert [r.owner for r in recording.captures['t'].prefix] == [model[0].stem, model[0]]
+
+
+def test_a_module_that_calls_itself_hidden_is_recorded_as_a_whole():
+    model, helper = nn.Sequential(Again(), nn.Linear(3, 3)), SimpleNamespace()
+    again = model[0]
+    helper.help = lambda x: again(x, False)
+    again.tap.forward = lambda x: helper.help(x)
+    recording = Recording(model, dict(t=SimpleNamespace(module='1', at='output')), 2,
+                          Facts((WatchedCall(helper, 'help', paired=True), )))
+    with recording:
+        model(torch.rand(2, 3))
+    assert [r.owner for r in recording.captures['t'].prefix] == [again]
+
+
+def test_what_a_tap_hands_to_its_module_beside_features_is_what_came_to_it():
+
+    class Notes(nn.Linear):
+
+        def forward(self, x, notes):
+            notes['seen'].append(len(x))
+            return super().forward(x)
+
+    class Noted(Parts):
+
+        def __init__(self):
+            super().__init__()
+            self.tap = Notes(3, 3)
+
+        def forward(self, x, notes):
+            return self.head(self.tap(self.stem(x), notes=notes))
+
+    model, notes = Noted(), dict(seen=[])
+    recording = Recording(model, dict(t=SimpleNamespace(module='tap', at='input')), 2)
+    with recording:
+        model(torch.rand(2, 3), notes)
+    assert notes == dict(seen=[2]) and len(recording.captures['t'].live) == 1

@@ -67,6 +67,7 @@ def test_the_gradient_at_a_feature_is_that_of_its_suffix_alone():
 @pytest.mark.parametrize('changes', ['nothing', 'feature', 'copy'])
 def test_a_change_in_place_is_seen_at_the_feature_and_at_what_the_suffix_gets(changes):
     f, capture = feature(2) * 1, TapCapture()
+    assert capture.changed is capture.autocast is False  # as long as nothing is known
     copy = capture.take(f)
     with torch.no_grad():
         dict(nothing=torch.zeros(1), feature=f, copy=copy)[changes].add_(1)
