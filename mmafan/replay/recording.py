@@ -64,8 +64,7 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        places = self.facts.changed_state
-        self.state = {} if places == () else read_state(self.model, places, momentum=True)
+        self.state = read_state(self.model, self.facts.changed_state, momentum=True)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()

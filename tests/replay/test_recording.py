@@ -190,7 +190,7 @@ class Parts(nn.Module):
 def record(model, x, facts=Facts(), at='output', **kwargs):
     recording = Recording(model, dict(t=SimpleNamespace(module='tap', at=at)), len(x), facts, **kwargs)
     with recording:
-        model(x)
+        model.forward(x)  # as a loss, past the hooks of the model itself
     return recording
 
 
