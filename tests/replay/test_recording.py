@@ -1,6 +1,7 @@
 """Recording and replay on small networks whose forward does what stock models do not."""
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -203,8 +204,9 @@ def test_later_steps_record_the_outermost_modules_before_the_tap_and_those_that_
     def recorded(recording):
         return [names[id(r.owner)] for r in recording.captures['t'].prefix]
 
+    recording.facts = replace(recording.facts, other_losses={'t': frozenset({'loss'})})
     facts = recording.learned()
-    assert recorded(recording) == ['stem']
+    assert recorded(recording) == ['stem'] and facts.idle_calls == facts.other_losses == {}
     assert facts.hooked == {'stem', 'branch', 'stages.0'}
     assert facts.changed_state == () and facts.attributes == frozenset() and facts.changed_in_place == frozenset()
     model.late = True
@@ -332,3 +334,49 @@ def test_what_a_tap_hands_to_its_module_beside_features_is_what_came_to_it():
     with recording:
         model(torch.rand(2, 3), notes)
     assert notes == dict(seen=[2]) and len(recording.captures['t'].live) == 1
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_outputs_that_are_changed_in_place_are_known_together_after_a_step_that_ends(fails):
+
+    class Changed(Parts):
+
+        def forward(self, x):
+            x = self.stem(x)
+            y = self.tap(x)
+            with torch.no_grad():
+                x.add_(1)
+            return y if not fails else 1 / 0
+
+    model, x = Changed(), torch.rand(2, 3)
+    recording = Recording(model, dict(t=SimpleNamespace(module='tap', at='output')), 2,
+                          Facts(hooked=frozenset({'stem', 'branch'}), changed_in_place=frozenset({'branch'})))
+    with record_warnings() as warnings:
+        try:
+            with recording:
+                model(x)
+        except ZeroDivisionError:
+            assert fails
+    assert len(warnings) == (not fails)
+    assert recording.facts.changed_in_place == ({'branch'} if fails else {'branch', 'stem'})
+
+
+def test_inputs_are_a_tap_where_their_values_are_floating():
+    recording = Recording(Parts(), dict(s=SimpleNamespace(module='tap', at='output'),
+                                        t=SimpleNamespace(module='inputs', at='output')), 2)
+    inputs = dict(x=torch.rand(2, 3), ids=torch.arange(2))
+    with recording:
+        found = recording.record_inputs(inputs)
+    assert found['x'].requires_grad and not found['ids'].requires_grad and not inputs['x'].requires_grad
+    assert recording.captures['t'].perturbed == [True, False] and recording.captures['s'].idle == 'not reached'
+    other = Recording(Parts(), dict(s=SimpleNamespace(module='tap', at='output')), 2)
+    assert other.record_inputs(inputs) is inputs
+
+
+@pytest.mark.parametrize('paired, idle', [(False, {0}), (True, set())])
+def test_idle_are_methods_with_a_gradient_that_no_loss_comes_from(paired, idle):
+    helper, x = SimpleNamespace(help=lambda x: (x * 2, x.detach())), torch.ones(1, requires_grad=True)
+    recording = Recording(nn.Module(), {}, 1, Facts((WatchedCall(helper, 'help', paired=paired), )))
+    with recording:
+        result = helper.help(x)[0]
+    assert recording.find_idle(set()) == idle and recording.find_idle({result.grad_fn}) == frozenset()

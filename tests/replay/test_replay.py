@@ -184,3 +184,24 @@ def test_results_that_cannot_be_told_apart_are_refused():
             pass
     with Replay(recording, 't', recording.captures['t'].features, STATE):
         assert net(x)[1] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize('idle', [False, True])
+def test_a_method_that_a_loss_does_not_depend_on_replays_after_the_tap_too(idle):
+    calls, chosen = [], Chosen(torch.tensor([0, 2]), 3)
+
+    class Helped(Sampled):
+
+        def forward(self, x):
+            return self.helper.help(1), self.tap(x).sum(), self.helper.help(2)
+
+    net, x = Helped(2), torch.rand(3, 3)
+    net.helper.help = lambda k: calls.append(k) or 10 * k
+    recording = Recording(net, dict(t=SimpleNamespace(module='tap', at='output')), 3, Facts(
+        (WatchedCall(net.helper, 'help'), ), idle_calls={'t': frozenset({0} if idle else ())}))
+    with recording:
+        net(x)
+    calls.clear()
+    with Replay(recording, 't', [chosen.rows(f) for f in recording.captures['t'].features], STATE, chosen):
+        first, _, second = net(x)
+    assert (first, second) == (10, 20) and calls == ([] if idle else [2])
