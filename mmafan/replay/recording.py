@@ -64,7 +64,8 @@ class Recording:
 
     # ------------------------------------------------------------------ the clean pass
     def __enter__(self) -> 'Recording':
-        self.state = read_state(self.model, self.facts.changed_state, momentum=True)
+        places = self.facts.changed_state
+        self.state = {} if places == () else read_state(self.model, places, momentum=True)
         self._start = RandomState()
         self._handles: List[Any] = []
         self._hooked = self._modules_to_hook()
