@@ -21,7 +21,7 @@ def test_values_of_every_structure_are_joined_and_told_apart():
 
     def value(count):
         rows = torch.arange(3. * count).view(count, 3)
-        return Pair(OrderedDict(b=rows, a='x'), [(rows + 1, 0.5, None), shared])
+        return Pair(OrderedDict(b=rows, a='x'), [(rows + 1, float('0.5'), None), shared])  # equal, not the same
 
     joins = Joins()
     joined, rows = joins.join([value(2), value(1), value(2)])
