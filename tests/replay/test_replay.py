@@ -9,7 +9,7 @@ from torch import nn
 
 from mmafan.replay import Facts, PassKind, PassState, Recording, Replay, WatchedCall
 from mmafan.replay.batch import Chosen
-from mmafan.replay.state import current_pass
+from mmafan.replay.state import Patches, current_pass
 
 SEEN = []  # what a module keeps itself is in a pass as the clean one found it
 
@@ -122,11 +122,18 @@ def test_parameters_before_the_tap_are_constants_where_the_prefix_runs_or_until_
     assert seen == [(False, False), (False, True)] and net.stem.weight.requires_grad
 
 
+class Refusing(Patches):
+
+    def set(self, owner, name, function):
+        super().set(owner, name, function)
+        raise ZeroDivisionError
+
+
 def test_the_last_step_before_an_error_is_undone_too():
     net, x = Net(), torch.rand(2, 3)
     recording, _ = record(net, x, held={'t': frozenset({'stem.weight'})})
     before = [dict(vars(module)) for module in net.modules()]
-    recording.make_patches = lambda: SimpleNamespace(set=lambda *_: 1 / 0, undo=lambda: None)
+    recording.make_patches = Refusing
     with pytest.raises(ZeroDivisionError):
         Replay(recording, 't', recording.captures['t'].features, STATE).__enter__()
     assert net.stem.weight.requires_grad and current_pass() == PassState()
