@@ -31,7 +31,7 @@ class Joins:
             The value of all, and the number of rows of each.
 
         Raises:
-            Unjoinable: Where they differ in more than the number of rows, or hold no tensor.
+            Unjoinable: Where they differ in more than the number of rows, or hold no tensor with a row.
 
         Example:
             >>> value, rows = Joins().join([(torch.zeros(2, 3), 'x'), (torch.zeros(1, 3), 'x')])
@@ -40,7 +40,7 @@ class Joins:
         """
         found: List[Rows] = []
         joined = self._join(values, found)
-        if len(set(found)) != 1:
+        if len(set(found)) != 1 or not sum(found[0]):
             raise Unjoinable(f'tensors with rows {sorted(set(found))}')
         return joined, found[0]
 
@@ -99,7 +99,7 @@ class Joins:
         """
         total, parts_of = sum(rows), {}
         for tensor in tensors_of(value):
-            if tensor.dim() and len(tensor) and len(tensor) % total == 0:
+            if tensor.dim() and len(tensor) % total == 0:
                 each = len(tensor) // total
                 starts = [sum(rows[:number]) * each for number in range(len(rows))]
                 # Not `split`, whose views refuse operations in place.
@@ -129,9 +129,9 @@ def alike(one: Any, other: Any, tolerance: float) -> bool:
 def _alike(one: Tensor, other: Tensor, tolerance: float) -> bool:
     if one.shape != other.shape:
         return False
-    if not one.is_floating_point():
+    if not one.is_floating_point() or not one.numel():
         return torch.equal(one, other)
-    scale = float(one.abs().max()) if one.numel() else 0.0
+    scale = float(one.nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(one.float(), other.float(), rtol=0, atol=tolerance * max(scale, 1e-6), equal_nan=True)
 
 

@@ -105,7 +105,7 @@ class Recording:
     def _modules_to_hook(self) -> List[Tuple[str, nn.Module]]:
         """List modules with their names: all, or those that the facts name and the taps' own."""
         if self.facts.hooked is not None:
-            names = self.facts.hooked if self.replays else ()
+            names = self.facts.hooked
             found = {id(m): (name, m) for name, m in zip(names, map(self.model.get_submodule, names))}
             return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
         skipped = self.model, getattr(self.model, 'data_preprocessor', None)
@@ -129,7 +129,7 @@ class Recording:
             self._frames.append((owner, []))
 
     def _close_frame(self, owner: Any) -> None:
-        for number in range(len(self._frames) - 1, 0, -1):
+        for number in reversed(range(len(self._frames))):
             if self._frames[number][0] is owner:
                 del self._frames[number:]  # its own, and those of calls that ended in an exception
                 return
@@ -199,7 +199,7 @@ class Recording:
                 output = stock(*args, **kwargs)
                 self._close_frame(call)
             if needed or self._waiting:
-                live = tensors_of(output) if idle is None and not call.paired else []
+                live = tensors_of(output) if idle is None else []
                 record = Record(call.owner, call.name, snapshot(output, copy_values), live=live,
                                 random_state=RandomState())
                 self._call_records[call.key].append(record)

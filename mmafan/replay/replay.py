@@ -69,7 +69,7 @@ class Replay:
         torch.set_grad_enabled(True)
         self._recording.streams[0].restore()
         if self._module is None:
-            self._enter_suffix()
+            self._enter_suffix(before_tap=False)
             return
         # A prefix that runs leaves no trace.
         self._stack.enter_context(running_pass(PassKind.ATTACK, 'batch', before_tap=True))
@@ -116,7 +116,7 @@ class Replay:
         args, kwargs = output
         return self._stock_forward(*args, **kwargs)
 
-    def _enter_suffix(self, before_tap: bool = False) -> None:
+    def _enter_suffix(self, before_tap: bool) -> None:
         for parameter in self._until:
             parameter.requires_grad_()
         self._stack.enter_context(running_pass(self._state.kind, self._state.batch_norm, before_tap=before_tap))

@@ -68,7 +68,6 @@ class WaitingPass(threading.Thread):
                     self.result = self._compute()
         except BaseException as error:
             self.error = error
-        self.asks = None
         self._back.release()
 
     def proceed(self) -> None:
@@ -77,14 +76,14 @@ class WaitingPass(threading.Thread):
             self.start()
         self._go.release()
         self._back.acquire()
-        if self.error is not None or self.asks is None:
+        if self.asks is None:
             self.join()
         if self.error is not None and not isinstance(self.error, _Abandoned):
             raise self.error
 
     def meet(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Wait at a module; return None where it has to run by itself, else a tuple with its result."""
-        self.asks, self.answer = (module, args, kwargs), None
+        self.asks = module, args, kwargs
         self._back.release()
         self._go.acquire()
         self.asks = None
@@ -100,7 +99,7 @@ def _thread_settings() -> List[Callable[[], ContextManager[Any]]]:
     cache = torch.is_autocast_cache_enabled()
     for device, dtype in autocasts():
         settings.append(functools.partial(torch.autocast, device, dtype, True, cache))
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         settings.append(functools.partial(torch.cuda.device, torch.cuda.current_device()))
         settings.append(functools.partial(torch.cuda.stream, torch.cuda.current_stream()))
     return settings

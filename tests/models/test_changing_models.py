@@ -57,6 +57,31 @@ def test_a_tap_may_name_a_loss_of_a_later_epoch(fields):
         gradients(tapped(Growing, losses=['loss_bbox']), batch_of())
 
 
+class Beside(Plain):
+    """From the second epoch on a module runs before the tap, past which its result comes to the loss."""
+    epoch = 0
+
+    def build(self):
+        super().build()
+        self.side = nn.Sequential(nn.Conv2d(3, 4, 1))
+
+    def losses(self, inputs, data_samples):
+        side = self.side(inputs) if self.epoch else 0
+        return dict(loss_a=self.classify(self.mid(self.stem(inputs)) + side, data_samples))
+
+
+@SCHEDULES
+def test_a_module_that_runs_before_the_tap_in_a_later_epoch_replays(schedule):
+    model, stock, counts = tapped(Beside, afan=dict(schedule=schedule)), Beside(), []
+    for epoch in (0, 1, 1):
+        model.epoch = stock.epoch = epoch
+        found = by_part(ratios(stock, model, batch_of()))
+        assert found == dict(stem=1, mid=1, head=2, **(dict(side=1) if epoch else {}))
+    model.side[0].register_forward_hook(lambda *_: counts.append(1))
+    gradients(model, batch_of())
+    assert len(counts) == 1
+
+
 class Branching(Plain):
     """Either of two modules runs, by the sign of the batch."""
 

@@ -229,6 +229,13 @@ def test_regions_share_the_copies_of_what_does_not_change_between_them():
     assert (int(model[0].calls), model[0].number) == (1, 1)
 
 
+def test_momentum_networks_are_no_state_of_a_region():
+    """Their weights are what the graph of a pass has saved."""
+    places = [('0', 'calls', 'buffer'), ('1', 'weight', 'values'), ('0', 'number', 'attribute')]
+    found = Regions(nn.Sequential(Counter(), nn.Linear(2, 2)), places, protects=True).read()
+    assert list(found) == [places[0], places[2]]
+
+
 def test_torch_is_left_as_it_was(tiny_classifier, tiny_batch):
     before = dict(vars(torch_checkpoint))
     run(tiny_classifier, tiny_batch(), 'with_cp')
