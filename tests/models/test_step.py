@@ -290,8 +290,9 @@ def test_what_needs_the_hook_is_said_before_the_first_step():
                         'checkpoints, and a resumed run starts them anew']
     taps = dict(a=dict(module='mid', step_size=1e-30), b=dict(module='stem', step_size=0.1))
     model = tapped(Own, afan=dict(taps=taps, learn_strengths=dict()))
-    with pytest.raises(ValueError, match=r"^afan\.learn_strengths needs custom_hooks=\[dict\(type='mmafan\.AdvFeatureHook"
-                                         r"'\)\], which updates the learned strengths$"):
+    sentence = (r"^afan\.learn_strengths needs custom_hooks=\[dict\(type='mmafan\.AdvFeatureHook'\)\], which "
+                r'updates the learned strengths$')
+    with pytest.raises(ValueError, match=sentence):
         gradients(model, batch_of())
     model = tapped(Own, afan=dict(taps=taps, learn_strengths=dict(), batch_norm='separate'))
     model.afan.controls.hooked = True
