@@ -93,7 +93,7 @@ def test_what_is_known_of_a_loss_is_not_looked_for_again():
 @pytest.mark.parametrize('before, times', [(1, 2), (2, 1), (3, 1)])
 def test_all_is_found_anew_where_the_tap_ran_another_number_of_times(before, times):
     known = Facts(own_losses=dict(t=frozenset({'loss_early', 'loss_gone'}), u='u'), num_calls=dict(t=before, u=before),
-                  other_losses=dict(t=frozenset({'loss_own', 'loss_absent'})), before=dict(t='x', u='u'),
+                  other_losses=dict(t=frozenset({'loss_own', 'loss_early', 'loss_absent'})), before=dict(t='x', u='u'),
                   until=dict(t='y', u='u'), held=dict(t='z', u='u'))
     recording, losses = recorded(standard, times=times)
     found, first = decide_losses(recording, known, losses), decide_losses(recording, Facts(), losses)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,16 +158,37 @@ class Net(rule.Plain):
         return dict(loss_a=self.classify(self.mid(self.stem(inputs)), data_samples))
 
 
-def plain(schedule='joined', **fields):
+class Tied(Net):
+    """A parameter is used before the tap and after it."""
+
+    def losses(self, inputs, data_samples):
+        x = self.mid(self.stem(inputs) * self.head.weight.mean())
+        return dict(loss_a=self.classify(x + self.stem.bias.sum(), data_samples))
+
+
+class Counting(Net):
+    """What it counts is part of its loss."""
+
+    def build(self):
+        super().build()
+        self.register_buffer('count', torch.zeros(()))
+
+    def losses(self, inputs, data_samples):
+        x = self.mid(self.stem(inputs))
+        self.count += 1
+        return dict(loss_a=self.classify(x, data_samples))
+
+
+def plain(schedule='joined', net=Net, **fields):
     tap = dict(dict(module='mid', step_size=0.1, strengths=(0.5, 1.0), weight=(0.25, 2.0)), **fields)
-    return rule.build(Net, taps=dict(t=tap), clean_weight=0.5, schedule=schedule)
+    return rule.build(net, taps=dict(t=tap), clean_weight=0.5, schedule=schedule)
 
 
-@pytest.mark.parametrize('fields', [{}, dict(fraction=0.5)], ids=str)
+@pytest.mark.parametrize('fields', [{}, dict(fraction=0.5), dict(net=Tied), dict(net=Counting)], ids=str)
 def test_a_step_descends_its_clean_losses_and_what_has_waited(fields):
     """Without updates: the terms of a step are those that the exact schedule has one step before."""
     exact = rule.train(plain('two_phase', **fields), lambda number: rule.batch_of(seed=number), 3)
-    stock = rule.train(rule.build(Net), lambda number: rule.batch_of(seed=number), 3)
+    stock = rule.train(rule.build(fields.get('net', Net)), lambda number: rule.batch_of(seed=number), 3)
     model = plain(**fields)
     found = rule.train(model, lambda number: rule.batch_of(seed=number), 3)
     for number, (gradients, log) in enumerate(found):
@@ -182,8 +204,17 @@ def test_a_step_descends_its_clean_losses_and_what_has_waited(fields):
                 right = right + exact[number - 1][0][name] - 0.5 * stock[number - 1][0][name]
             assert torch.allclose(gradient, right, rtol=1e-5, atol=1e-9), (number, name)
     assert model.afan.controls.iteration == 3 and model.afan.meters.stepped
-    count = 4 if not fields else 2
+    count = 2 if 'fraction' in fields else 4
     assert model.afan.meters.num_samples == dict(t=2 * count)
+    assert float(getattr(model, 'count', 3)) == 3
+
+
+def test_nothing_waits_of_a_step_that_proves_nothing():
+    model = plain()
+    model.afan.codebase = SimpleNamespace(watched_calls=lambda m: (), lacks_targets=lambda batch: True)
+    for _ in range(2):
+        rule.train(model, lambda number: rule.batch_of(), 1)
+        assert model.afan.facts is None and model.afan.waiting.attacks == []
 
 
 def test_the_parts_are_the_clean_losses_each_waiting_pass_and_an_end():

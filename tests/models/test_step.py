@@ -407,6 +407,16 @@ def test_what_is_drawn_depends_on_the_step_the_process_and_the_tap(monkeypatch):
     assert chosen == [(4, 1, 0, 3, 1), (4, 1, 1, 3, 1)]
 
 
+def test_a_tap_without_samples_leaves_the_others_on():
+    taps = dict(a=dict(module='stem', step_size=0.1, fraction=0.125), b=dict(module='mid', step_size=0.1))
+    model, found = tapped(Own, afan=dict(taps=taps)), []
+    for _ in range(4):
+        log = gradients(model, batch_of())[1]
+        found.append('adv_a_0.loss_a' in log)
+        assert 'adv_b_0.loss_a' in log
+    assert sorted(found) == [False, False, True, True]
+
+
 def test_what_a_step_shows_is_kept_with_what_was_known():
     """A tap that only a later step comes to is proven beside those that were."""
     taps = dict(a=dict(module='stem', step_size=0.1), b=dict(module='mid', step_size=0.1))
