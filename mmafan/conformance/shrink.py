@@ -18,7 +18,9 @@ def shrink_model(value: Any, image_size: Optional[int] = None) -> Any:
     - No weights are loaded: ``pretrained`` and ``init_cfg`` with a ``checkpoint`` become None.
     - ``SyncBN`` becomes ``BN``; activation checkpointing is switched off, as it changes no value.
     - Stages keep one or two of their blocks (``depths``, ``num_blocks``, ``num_modules``).
-    - Where a part is built for images of one size (``img_size``), it is for ``image_size``.
+    - Where a part is built for images of one size (``img_size``), it is for ``image_size``; images are padded to no
+      more than that.
+    - Where the names of classes are put into sentences (``templates``), there is one.
 
     Args:
         value: The model, or a part of it.
@@ -38,6 +40,10 @@ def shrink_model(value: Any, image_size: Optional[int] = None) -> Any:
                 value[key] = False
             elif key == 'img_size' and image_size is not None:
                 value[key] = image_size if isinstance(item, int) else type(item)([image_size] * len(item))
+            elif key == 'size_divisor' and image_size is not None and isinstance(item, int):
+                value[key] = min(item, image_size)
+            elif key == 'templates' and isinstance(item, str):
+                value[key] = ['{}']
             elif key in BLOCKS:
                 value[key] = _fewer(item, BLOCKS[key])
             else:

@@ -29,6 +29,13 @@ def test_stages_are_short_and_images_small():
     assert shrink_model(copy.deepcopy(model))['img_size'] == (512, 512)
 
 
+def test_images_are_not_padded_to_large_ones_and_classes_are_in_one_sentence():
+    model = dict(data_preprocessor=dict(size_divisor=640, test_cfg=dict(size_divisor=32)), text=dict(templates='vild'))
+    assert shrink_model(copy.deepcopy(model), 64) == dict(
+        data_preprocessor=dict(size_divisor=64, test_cfg=dict(size_divisor=32)), text=dict(templates=['{}']))
+    assert shrink_model(copy.deepcopy(model))['data_preprocessor'] == model['data_preprocessor']
+
+
 def test_who_takes_the_features_of_a_narrow_resnet():
     model = dict(backbone=dict(type='ResNet', depth=50), neck=dict(in_channels=[256, 512], out_channels=256),
                  bbox_head=dict(in_channels=256))

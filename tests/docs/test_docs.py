@@ -103,3 +103,18 @@ def test_links_out_of_the_site_become_paths():
     local_links = runpy.run_path(str(REPO / 'docs' / 'conf.py'))['local_links']
     assert local_links('[a](../x/y.md#z), [`x/y.md`](../x/y.md), [b](c.md), ![d](../e.png)') == (
         'a (`x/y.md`), `x/y.md`, [b](c.md), ![d](../e.png)')
+
+
+def sentences(page):
+    """The sentences of each line of a page's text, without code; a bold word may lead a sentence."""
+    text = re.sub(r'^```.*?^```', lambda m: '\n' * m.group().count('\n'), page.read_text(), flags=re.M | re.S)
+    for number, line in enumerate(text.split('\n'), 1):
+        if line.strip() and not line.startswith(('|', '#', '    ', '<', '!')):
+            line = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', re.sub(r'`[^`]*`', 'X', line.strip()))
+            yield number, [s for s in re.split(r'(?<=[.!?])\s+(?=[A-Z])', line) if len(s.split()) > 2]
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page.name != 'CHANGELOG.md'], ids=lambda page: page.stem)
+def test_a_line_has_one_sentence(page):
+    several = [number for number, found in sentences(page) if len(found) > 1]
+    assert not several, f'{page}: lines {several} have more than one sentence'
