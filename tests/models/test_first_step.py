@@ -322,6 +322,39 @@ def test_what_a_later_weight_was_made_into_may_serve_several_passes(monkeypatch)
     assert 'adv_t_0.loss_a' in gradients(model, batch_of())[1]
 
 
+class AddsInPlace(nn.Module):
+
+    def forward(self, x):
+        with torch.no_grad():
+            x.add_(1)
+        return x * 3
+
+
+class InPlace(Net):
+    """The tap hands on its input, which changes in place afterwards, or changes it itself."""
+    way = 'later'
+
+    def build(self):
+        super().build()
+        self.here = nn.Identity() if self.way == 'later' else AddsInPlace()
+
+    def losses(self, inputs, data_samples):
+        x = self.stem(inputs)
+        y = self.here(x)
+        if self.way == 'later':
+            with torch.no_grad():
+                x.add_(1)
+        return dict(loss_a=self.classify(self.mid(y) + x, data_samples))
+
+
+@pytest.mark.parametrize('way, sentence', [
+    ('later', 'name a module whose output no other tensor shares its memory with'),
+    ('itself', 'name a module that changes nothing but its output')])
+def test_taps_that_change_what_the_model_computes_are_refused(monkeypatch, way, sentence):
+    monkeypatch.setattr(InPlace, 'way', way)
+    refused(rf"afan\.taps\.t\.module must {sentence}, but .*'here' .* the loss is .*", InPlace, 'here')
+
+
 # ---------------------------------------------------------------- what may come later
 class Later(Net):
     """A loss that comes in the second epoch, and a branch that a batch may take then."""

@@ -261,3 +261,12 @@ def test_processes_agree_on_what_runs_once_where_their_norms_wait(monkeypatch, n
     asked = []
     monkeypatch.setattr(joined, 'all_agree', lambda flags: (asked.append(flags), [False])[1])
     assert joined._agreed(True) is False and asked == [[True]]
+
+
+@pytest.mark.parametrize('waits', [True, False])
+def test_they_are_asked_in_a_step_whose_norms_wait_alone(monkeypatch, waits):
+    asked = []
+    monkeypatch.setattr(joined, '_norms_wait', lambda model: waits)
+    monkeypatch.setattr(joined, 'all_agree', lambda flags: (asked.append(flags), flags)[1])
+    (_, _), (_, log) = rule.train(plain(), lambda number: rule.batch_of(seed=number), 2)
+    assert 'adv_t_1.loss_a' in log and bool(asked) is waits
