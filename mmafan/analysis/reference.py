@@ -4,7 +4,8 @@ A second account of what A-FAN has to do, which shares none of its mechanism: no
 again. With a step near 0 an adversarial term has the value of the clean losses that depend on the tap, and its gradient
 is theirs, except that whatever came before the tap is a constant. In the graph of the clean pass these are the nodes
 made before the tap was first reached, and those that its feature depends on, in any of its calls. A backward in which
-no gradient enters them gives the term's.
+no gradient enters them gives the term's. A parameter that is used there and once more later, though not on what the
+feature has become (as by a stem that runs again for a shortcut), is before the tap all the same: a constant.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..models.losses import select_losses
+from ..replay.graph import takes_data
 from ..tap_config import TapConfig
 
 Gradients = Dict[str, Tensor]
@@ -97,8 +99,33 @@ def _behind(nodes: Set[Any]) -> Set[Any]:
     return seen
 
 
+def _leaves_of(nodes: Set[Any]) -> Set[Any]:
+    """Return the parameters, as nodes, that the given nodes come from."""
+    return {used for node in _behind(nodes) for used, _ in node.next_functions if hasattr(used, 'variable')}
+
+
+def _beside(late: Set[Any], features: Set[Any]) -> Set[Any]:
+    """Return the nodes made after a tap that nothing of its features goes to, but something of the batch does."""
+    after, fed = set(features), {node for node in late if takes_data(node)}
+    for node in sorted(late, key=lambda node: int(node._sequence_nr())):  # what a node uses was made before it
+        used = {following for following, _ in node.next_functions}
+        after |= {node} if used & after else set()
+        fed |= {node} if used & fed else set()
+    return (fed & late) - after
+
+
 def _zeros(gradients: Any) -> Any:
     return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
+
+
+def _stopped_gradients(parameters: Mapping[str, Tensor], total: Tensor, nodes: Set[Any]) -> Gradients:
+    """Run a backward in which no gradient comes past some nodes."""
+    handles = [node.register_prehook(_zeros) for node in nodes]
+    try:
+        return _gradients(parameters, total)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def reference_step(model: Any, data: Any, taps: Mapping[str, TapConfig]) -> Reference:
@@ -126,14 +153,17 @@ def reference_step(model: Any, data: Any, taps: Mapping[str, TapConfig]) -> Refe
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):  # one backward is that of the step
         for name, term in terms.items():
-            before = everything & _behind(watches[name].features)
-            before |= {node for node in everything if node._sequence_nr() < watches[name].first}
-            handles = [node.register_prehook(_zeros) for node in before]
-            try:
-                adversarial[name] = _gradients(parameters, term)
-            finally:
-                for handle in handles:
-                    handle.remove()
+            features, first = watches[name].features, watches[name].first
+            before = everything & _behind(features)
+            before |= {node for node in everything if node._sequence_nr() < first}
+            adversarial[name] = _stopped_gradients(parameters, term, before)
+            again = _beside(everything - before, features)
+            if again:  # a module of the prefix that runs again there is still one of the prefix
+                used = _stopped_gradients(parameters, term, before | again)
+                early = {node.variable for node in _leaves_of(features)}
+                for key, parameter in parameters.items():
+                    if parameter in early and not (key in used and used[key].any()):
+                        adversarial[name].pop(key, None)
     return Reference({name: torch.as_tensor(value).detach() for name, value in logged.items()}, clean, adversarial)
 
 

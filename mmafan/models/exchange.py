@@ -17,9 +17,13 @@ def _forget(_: Any) -> Any:
     """Keep nothing."""
 
 
+def _refuse(_: Any) -> Any:
+    raise RuntimeError('the forward takes gradients itself')
+
+
 def run_again(suffix: Suffix) -> Losses:
     """Run a pass on clean features; its graph holds none of them."""
-    with torch.autograd.graph.saved_tensors_hooks(_forget, _forget):
+    with torch.autograd.graph.saved_tensors_hooks(_forget, _refuse):
         return suffix.run_pass([feature.clone() for feature in suffix.features], PassKind.CHECK)
 
 

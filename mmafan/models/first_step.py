@@ -15,9 +15,9 @@ from ..replay.graph import behind, leaves_among, nodes_behind
 from ..replay.tree import tensors_of
 from .attack import RunLoss, Suffix
 from .dependence import decide_losses, named_parameters, own_losses
-from .exchange import check_exchange, run_again, same_loss
+from .exchange import check_exchange, same_loss
 from .losses import Losses, is_loss, keep_losses, loss_tensors, select_losses
-from .shared_memory import check_copies, check_rerun
+from .shared_memory import check_copies, check_rerun, pass_again
 from .tap_paths import may_return, may_run
 
 PATIENCE = 20
@@ -196,10 +196,11 @@ def _check_replay(model: Any, recording: Recording, batch: Batch, run: RunLoss, 
         tap is not proven.
     """
     suffix = Suffix(model, recording, batch, run, name, model.afan.config.taps[name])
-    passed = run_again(suffix)
-    clean, again = (float(model.parse_losses(found)[0].detach()) for found in (losses, passed))
+    clean = float(model.parse_losses(losses)[0].detach())
+    passed = pass_again(suffix, batch, clean)
+    again = float(model.parse_losses(passed)[0].detach())
     if not same_loss(again, clean, suffix.features, 1e-4):
-        check_rerun(model, recording, batch, run, name)
+        check_rerun(model, recording, batch, run, name, clean)
         if recording.replays:
             raise ValueError(f'afan.replay must be False for this model: with the clean feature at tap {name!r} the '
                              f'loss is {again:.6g} when the modules before it replay, and {clean:.6g} when they run')

@@ -19,7 +19,7 @@ from ..replay.joining import Meetings
 from ..replay.lockstep import Lockstep
 from .attack import Attack, RunLoss, Suffix
 from .first_step import all_agree
-from .losses import Losses, depends, select_losses, weight_losses
+from .losses import Losses, depends, keep_losses, select_losses, weight_losses
 from .step import Part, Step
 
 
@@ -51,6 +51,7 @@ class JoinedStep(Step):
         super().__init__(model, batch, run)
         self._passes: List[Callable[[], Losses]] = []
         self._recordings: List[Recording] = []
+        self._taps: List[str] = []  # of the passes
         self._adversarial: List[Losses] = []
 
     def parts(self, keeps_graph: bool = True) -> Iterator[Part]:
@@ -62,8 +63,8 @@ class JoinedStep(Step):
         del taken  # features that nothing reads any more
         recording, losses = self.clean_pass()
         yield Part(functools.partial(weight_losses, losses, self._clean_weight(recording, bool(self._adversarial))))
-        for others in self._adversarial:
-            yield Part(functools.partial(dict, others), PassKind.ADVERSARIAL)
+        for tap, others in zip(self._taps, self._adversarial):
+            yield Part(functools.partial(self._decided, tap, others), PassKind.ADVERSARIAL)
         self.afan.meters.stepped = True
         if self.afan.facts is not None:
             if not known:
@@ -90,7 +91,13 @@ class JoinedStep(Step):
             suffix.recording.facts = replace(suffix.recording.facts, until={})  # nor parameters without gradient
             passes += [functools.partial(self._adversarial_losses, suffix, wanted, perturbed)
                        for wanted, perturbed in attack.passes()]
+            self._taps += [suffix.name] * (len(passes) - len(self._taps))
         return passes
+
+    def _decided(self, tap: str, losses: Losses) -> Losses:
+        """Leave out losses that are new in this step and do not depend on the tap, as its clean pass has shown."""
+        others = {} if self.afan.facts is None else self.afan.facts.other_losses
+        return keep_losses(losses, lambda key: key.partition('.')[2] not in others.get(tap, ()))
 
     def _run_clean(self, recording: Recording, batch: Batch) -> Losses:
         """Run the clean forward, and those of the samples that wait in step with it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -116,3 +116,33 @@ def leave(left: Sequence[Left], chosen: Optional[Chosen]) -> None:
     """Do to attributes what a module did that replays now, for some samples alone if not for all."""
     for module, name, value in left:
         _set(vars(module), name, snapshot(select_samples(value, chosen)))
+
+
+@contextmanager
+def exchanged(model: nn.Module, places: Iterable[AttributePlace], left: Dict[AttributePlace, Any]) -> Iterator[None]:
+    """Let what runs inside find the attributes that it has left before; put those of the others back at its end.
+
+    Args:
+        model: The model.
+        places: The attributes.
+        left: What it has left; changed.
+    """
+    owners = {place: vars(model.get_submodule(place[0])) for place in places}
+
+    def read() -> Dict[AttributePlace, Any]:
+        values = {place: own.get(place[1], _ABSENT) for place, own in owners.items()}
+        return {place: (value, _note(value)) for place, value in values.items()}
+
+    def write(values: Dict[AttributePlace, Any]) -> None:
+        for place, (value, content) in values.items():
+            if value is not _ABSENT:
+                owners[place][place[1]] = value  # first the object, then what it held
+            _set(owners[place], place[1], content)
+
+    others = read()
+    write(left)
+    try:
+        yield
+    finally:
+        left.update(read())
+        write(others)

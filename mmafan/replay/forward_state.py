@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import random
 from collections import deque
 from contextlib import contextmanager
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+import numpy as np
 import torch
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
@@ -16,10 +19,25 @@ ATTRIBUTE, BUFFER, VALUES = 'attribute', 'buffer', 'values'  # the last: of a te
 _NUMBERS = (bool, int, float, str, type(None))
 
 
+_STREAMS = (torch.Generator, np.random.RandomState, np.random.Generator, random.Random)
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, deque)):
         return all(isinstance(item, _NUMBERS) for item in value)
-    return isinstance(value, _NUMBERS)
+    if isinstance(value, (*_NUMBERS, *_STREAMS)):
+        return True
+    own: Any = {} if isinstance(value, type) else getattr(value, '__dict__', {})  # of a counter, say
+    return bool(own) and all(isinstance(item, _NUMBERS) for item in own.values())
+
+
+def _differs(value: Any, other: Any) -> bool:
+    if isinstance(value, torch.Generator):
+        return not value.get_state().equal(other.get_state())
+    if isinstance(value, _STREAMS):
+        return pickle.dumps(value) != pickle.dumps(other)
+    own = getattr(value, '__dict__', None)
+    return bool(own != getattr(other, '__dict__', None) if own else value != other)
 
 
 class Saved(NamedTuple):
@@ -65,6 +83,12 @@ def _owner(model: nn.Module, place: Place) -> Dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        made = torch.Generator(value.device)
+        made.set_state(value.get_state())
+        return made
+    if isinstance(value, _STREAMS):
+        return copy.deepcopy(value)
     return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
@@ -114,7 +138,7 @@ def changed_places(model: nn.Module, before: State) -> List[Place]:
             changed = now is not saved.original or now is not None and (
                 now._version != saved.version or not now.equal(saved.value))  # written to past the counter
         else:
-            changed = name in owner and now != saved.value
+            changed = name in owner and _differs(now, saved.value)
         if changed:
             places.append(place)
     return places

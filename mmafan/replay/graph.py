@@ -1,6 +1,7 @@
 """What depends on what, read off the autograd graph without computing anything."""
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import Any, Container, Dict, Iterable, List, Set
 
@@ -70,14 +71,34 @@ def leaves_before(sources: Iterable[Any], nodes: Set[Any]) -> Set[int]:
 
 
 def _of_data(nodes: Set[Any], users: Dict[Any, List[Any]]) -> Set[Any]:
-    """Return the nodes that come from more than parameters: what needs no gradient has no node, as images have none."""
-    waiting = [node for node in nodes if any(following is None for following, _ in node.next_functions)]
+    """Return the nodes that come from more than parameters, numbers and vectors of constants."""
+    waiting = [node for node in nodes if takes_data(node)]
     found = set(waiting)
     while waiting:
         more = [user for user in users[waiting.pop()] if user not in found]
         found.update(more)
         waiting += more
     return found
+
+
+def takes_data(node: Any) -> bool:
+    """Whether something of a batch goes into a node: what needs no gradient, such as an image, has no node of its own.
+
+    Nor has a bias that is not there, a number that a weight is multiplied by, or a vector that its norm is found with.
+    """
+    used = [following for following, _ in node.next_functions]
+    if re.match('Convolution|(Native|Cudnn)(Batch|Layer|Group)Norm', node.name()):
+        return used[0] is None
+    if None not in used or re.match('(Mv|V?[Dd]ot)Backward', node.name()):
+        return False
+    if re.match('(Add|Sub|Rsub|Mul|Div)Backward', node.name()):
+        sizes = [_size(following, number) for following, number in node.next_functions if following is not None]
+        return _size(node, 0) not in sizes
+    return True
+
+
+def _size(node: Any, number: int) -> Any:
+    return node._input_metadata[number].shape if hasattr(node, '_input_metadata') else None  # torch < 2.1
 
 
 def _used_by(nodes: Iterable[Any], through: Container[Any] = ()) -> Set[Any]:

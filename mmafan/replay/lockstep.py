@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .attributes import exchanged
 from .checkpointing import inside_region
 from .forward_state import forward_state, read_state
 from .joining import Joins, Meetings, alike
@@ -39,10 +40,19 @@ class _WaitingPatches:
         if self._lockstep.running is not None:
             self._lockstep.running.replaced[id(owner), name] = function
 
-    def undo(self) -> None:
-        """Replace nothing more."""
+    def hold(self, parameters: Sequence[Any]) -> None:
+        """Let parameters be constants in the pass that is running."""
         if self._lockstep.running is not None:
-            self._lockstep.running.replaced.clear()
+            self._lockstep.running.held = {id(parameter): parameter.requires_grad_(False) for parameter in parameters}
+
+    def undo(self) -> None:
+        """Replace nothing more, and hold nothing."""
+        running = self._lockstep.running
+        if running is not None:
+            running.replaced.clear()
+            for parameter in running.held.values():
+                parameter.requires_grad_()
+            running.held = {}
 
 
 class Lockstep:
@@ -78,7 +88,10 @@ class Lockstep:
     def run(self, clean: Callable[[], Any], others: Sequence[Callable[[], Any]]) -> Tuple[Any, List[Any]]:
         """Run all passes; return the result of the clean one, and those of the others."""
         try:
+            leaving = [f'{path}.' for path, _ in self._recording.facts.attributes or ()]
             for name, module in self._meetings.candidates(self._model):
+                if any(path.startswith(f'{name}.') for path in leaving):
+                    continue  # what it leaves in an attribute would be of all passes
                 self._names[id(module)] = name
                 self.dispatch(module, 'forward')
             for run in others:
@@ -121,7 +134,8 @@ class Lockstep:
                 return stock(*args, **kwargs)
             if running is None:
                 return self._arrive(owner, stock, args, kwargs)
-            if current_pass().kind is not PassKind.ADVERSARIAL or not self._stops_at(owner):
+            held = running.held and any(id(parameter) in running.held for parameter in owner.parameters())
+            if current_pass().kind is not PassKind.ADVERSARIAL or held or not self._stops_at(owner):
                 return stock(*args, **kwargs)
             answer = running.meet(owner, args, kwargs)
             return stock(*args, **kwargs) if answer is None else answer[0]
@@ -205,13 +219,18 @@ class Lockstep:
     # ------------------------------------------------------------------ the others
     def _proceed(self, waiting: WaitingPass) -> None:
         """Let a waiting pass go on; what it changes outside of its results is as it was when it waits again."""
-        streams = RandomState()
+        streams, facts = RandomState(), self._recording.facts
+        places = (facts.attributes or frozenset()) - {place[:2] for place in facts.changed_state or ()}
         self.running = waiting
+        for parameter in waiting.held.values():
+            parameter.requires_grad_(False)
         try:
-            with self._aside(), passes_of(waiting.passes):
+            with self._aside(), passes_of(waiting.passes), exchanged(self._model, places, waiting.left):
                 waiting.proceed()
         finally:
             self.running = None
+            for parameter in waiting.held.values():
+                parameter.requires_grad_()
             streams.restore()
 
     @contextmanager

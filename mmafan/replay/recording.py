@@ -1,8 +1,7 @@
 """Record a clean pass at its taps, and what precedes them.
 
-While it is recorded, every module that has finished when a tap is reached leaves its output behind. In an adversarial
-pass those modules return what they left (detached), a perturbed feature is at the tap, and only the suffix really runs,
-with the random draws of the clean pass. Nothing here knows a model's forward.
+Modules that have finished when a tap is reached leave their outputs behind. In an adversarial pass they return these,
+detached; a perturbed feature is at the tap, and only the suffix really runs, with the random draws of the clean pass.
 """
 from __future__ import annotations
 
@@ -75,8 +74,8 @@ class Recording:
                 self._handles.append(module.register_forward_pre_hook(self._enter_tap, with_kwargs=True))
             if self.replays and next(module.children(), None) is not None:
                 self._handles.append(module.register_forward_pre_hook(self._open_frame))
-            if self.replays or id(module) in self._names['output']:
-                self._handles.append(module.register_forward_hook(self._finish))
+            if self.replays or id(module) in self._names['output']:  # before hooks of others, which run in any pass
+                self._handles.append(module.register_forward_hook(self._finish, prepend=True))
         self._patches = Patches()
         for call in self._calls:
             self._patches.set(call.owner, call.name, self._watched(call, getattr(call.owner, call.name)))
@@ -107,10 +106,11 @@ class Recording:
         """List modules with their names: all, or those that the facts name and the taps' own."""
         if self.facts.hooked is not None:
             names = self.facts.hooked if self.replays else ()
-            found = {id(module): (name, module) for name in names for module in [self.model.get_submodule(name)]}
+            found = {id(m): (name, m) for name, m in zip(names, map(self.model.get_submodule, names))}
             return [*found.values(), *(('', m) for m in self.modules.values() if id(m) not in found)]
-        skipped = getattr(self.model, 'data_preprocessor', None)
-        return [(path, m) for path, m in self.model.named_modules() if m is not self.model and m is not skipped]
+        skipped = self.model, getattr(self.model, 'data_preprocessor', None)
+        return [(path, m) for path, m in self.model.named_modules() if m not in skipped and (
+            m in self.modules.values() or not any(inner._forward_hooks for inner in m.modules() if inner is not m))]
 
     def _changed(self) -> Set[str]:
         return {self._paths[id(r.owner)] for c in self.captures.values() for r in c.prefix if r.changed}
@@ -142,9 +142,9 @@ class Recording:
         return self._reach_tap(self._names['input'][id(module)], own)
 
     def _finish(self, module: nn.Module, _: Any, output: Any) -> Any:
-        name = self._names['output'].get(id(module))
         if self._num_hidden:
             return None
+        name = self._names['output'].get(id(module))
         self._finished.add(id(module))
         if self.attributes is not None:
             self.attributes.look(self._paths.get(id(module), ''), module)

@@ -57,8 +57,7 @@ class Replay:
         return self
 
     def _begin(self) -> None:
-        for parameter in self._held:
-            parameter.requires_grad_(False)
+        self._patches.hold(self._held)
         torch.clear_autocast_cache()  # weights that the clean pass has cast are part of its graph
         if self._recording.state:
             self._stack.enter_context(forward_state(self._recording.model, self._recording.state))
@@ -89,7 +88,7 @@ class Replay:
 
     def _leave(self) -> None:
         self._patches.undo()
-        for parameter in (*self._held, *self._until):
+        for parameter in self._until:
             parameter.requires_grad_()
         torch.set_grad_enabled(self._grad_mode)
         self._stack.close()
@@ -99,7 +98,7 @@ class Replay:
         self._leave()
         if kind is None and self._module is not None and self._calls != len(self._outputs):
             raise RuntimeError(f"the module of tap '{self._name}' ran {self._calls} times in an adversarial pass but "
-                               f'{len(self._outputs)} times in the clean one')
+                               f'{len(self._outputs)} times in the clean one, as one that calls itself does')
 
     def _tap_forward(self, *_: Any, **__: Any) -> Any:
         self._calls += 1

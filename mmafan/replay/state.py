@@ -4,7 +4,7 @@ from __future__ import annotations
 import enum
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 _ABSENT = object()
 
@@ -101,10 +101,11 @@ def passes_of(stack: List[PassState]) -> Iterator[None]:
 
 
 class Patches:
-    """Methods replaced on objects themselves, and put back."""
+    """Methods replaced on objects themselves, and parameters held constant; and all put back."""
 
     def __init__(self) -> None:
         self._before: List[Any] = []
+        self._held: List[Any] = []
 
     def set(self, owner: Any, name: str, function: Any) -> None:
         """Replace ``owner.name``."""
@@ -112,8 +113,16 @@ class Patches:
         self._before.append((own, name, own.get(name, _ABSENT)))
         own[name] = function
 
+    def hold(self, parameters: Sequence[Any]) -> None:
+        """Let parameters be constants."""
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self._held += parameters
+
     def undo(self) -> None:
         """Put everything back, last first."""
+        while self._held:
+            self._held.pop().requires_grad_()
         while self._before:
             own, name, value = self._before.pop()
             if value is _ABSENT:

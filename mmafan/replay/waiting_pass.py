@@ -28,6 +28,8 @@ class WaitingPass(threading.Thread):
     Attributes:
         passes: Those it has begun and not ended, while it waits.
         replaced: Methods that are others for it alone.
+        held: Parameters that are constants for it alone, by ``id``.
+        left: What it has left in attributes, while it waits.
         asks: The module that it waits at, with its arguments.
         answer: What the module has returned for it, in a tuple; None: it has to run the module by itself.
         abandoned: Whether nobody wants its result any more.
@@ -41,6 +43,8 @@ class WaitingPass(threading.Thread):
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self.passes: List[PassState] = []
         self.replaced: Dict[Key, Callable[..., Any]] = {}
+        self.held: Dict[int, nn.Parameter] = {}
+        self.left: Dict[Any, Any] = {}
         self.asks: Optional[Tuple[nn.Module, Any, Any]] = None
         self.answer: Any = None
         self.abandoned = False

@@ -255,3 +255,17 @@ class Weighted(Net):
 def test_models_with_sums_and_names_of_their_own_are_proven():
     proof = prove(afan_model(Weighted)(afan=dict(taps=dict(t=dict(module='bn', step_size=0.1)))), batch())
     assert proof.holds, proof.wrong
+
+
+class Shortcut(Net):
+    """The part before ``mid`` runs again for a shortcut around it."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = self.mid(self.stem(inputs)) + self.stem(inputs)[..., 1:-1, 1:-1]
+        return dict(loss=nn.functional.cross_entropy(self.head(x.mean((2, 3))), data_samples))
+
+
+def test_what_runs_again_beside_a_tap_is_before_it():
+    proof = prove(afan_model(Shortcut)(afan=dict(taps=dict(t=dict(module='mid', step_size=0.1)))), batch())
+    assert proof.holds, proof.wrong
+    assert (proof.before, proof.after, proof.between) == (4, 2, 0)

@@ -218,3 +218,76 @@ def test_what_is_made_of_a_weight_after_the_tap_is_after_it(afan):
     for _ in range(2):  # the first step checks, the second one knows
         found = gradients(model, batch)[0][weight]
         assert torch.allclose(found, clean + again, rtol=1e-6, atol=0)
+
+
+class Scaled(Plain):
+    """A weight of the prefix is used after the tap, too, as something that numbers and vectors make of it."""
+
+    def losses(self, inputs, data_samples):
+        return dict(loss_a=self.classify(self.after(self.mid(self.stem(inputs).tanh())), data_samples))
+
+    def build(self):
+        super().build()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+
+    def after(self, x):
+        weight = self.stem[1].weight
+        vector = torch.ones(4, dtype=weight.dtype)
+        norm = torch.vdot(vector, torch.mv(weight.mean((2, 3)), vector))
+        return nn.functional.conv2d(x, (weight - weight.mean()) / (weight.std() + 1e-5) * 0.5 / norm, padding=1)
+
+
+@pytest.mark.parametrize('afan', [{}, dict(schedule='single_graph'), dict(replay=False)], ids=lambda v: '-'.join(v))
+def test_a_standardized_weight_after_the_tap_is_after_it(afan):
+    stock, model, batch = build(Scaled), tapped(Scaled, afan=afan), batch_of()
+    whole = gradients(stock, batch)[0]
+    feature = stock.mid(stock.stem(batch['inputs']).tanh()).detach()
+    stock.zero_grad()
+    stock.classify(stock.after(feature), batch['data_samples']).backward()
+    for _ in range(2):
+        found = gradients(model, batch)[0]
+        assert stock.stem[1].weight.grad.abs().max() > 1e-3
+        assert torch.allclose(found['stem.1.weight'], whole['stem.1.weight'] + stock.stem[1].weight.grad, rtol=1e-6)
+        assert torch.allclose(found['stem.0.weight'], whole['stem.0.weight'], rtol=1e-6)
+
+
+class Hooked(Plain):
+    """Hooks of a user's own change what modules return, at the tap and before it."""
+
+    def build(self):
+        super().build()
+        self.stem.register_forward_hook(lambda *given: 3 * given[-1])
+        self.mid.register_forward_hook(lambda *given: 2 * given[-1])
+
+    def losses(self, inputs, data_samples):
+        x = self.stem(inputs)
+        return dict(loss_a=self.classify(self.mid(x) * x, data_samples))
+
+
+class Recorded(Plain):
+    """Hooks keep what modules inside of others return, as for a distillation of features."""
+
+    def build(self):
+        super().build()
+        self.kept = {}
+        self.teacher = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1)).requires_grad_(False)
+        self.teacher[0].register_forward_hook(lambda *given: self.kept.update(teacher=given[-1]))
+        self.stem.register_forward_hook(lambda *given: self.kept.update(stem=given[-1]))
+
+    def losses(self, inputs, data_samples):
+        self.kept.clear()
+        self.teacher(inputs)
+        x = self.mid(self.stem(inputs))
+        return dict(loss_a=self.classify(x, data_samples),
+                    loss_b=(x - self.kept['teacher'] + self.kept['stem']).square().mean())
+
+
+@pytest.mark.parametrize('afan', [{}, dict(schedule='single_graph'), dict(replay=False), dict(schedule='joined')],
+                         ids=lambda v: '-'.join(map(str, v.values())))
+@pytest.mark.parametrize('net', [Hooked, Recorded, Views, Inner])
+def test_hooks_of_others_run_in_every_pass_and_the_stem_is_a_constant_there(net, afan):
+    stock, model, batch = build(net), tapped(net, afan=afan), batch_of()
+    gradients(model, batch)
+    for _ in range(2):  # the joined schedule is behind by a step
+        found = by_part(ratios(stock, model, batch))
+        assert found == {name: 2 if name in ('head', 'branch', 'rest') else 1 for name in found}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from torch import nn
 
 from mmafan.config import AFANConfig
 from mmafan.models import joined
@@ -16,6 +17,7 @@ from mmafan.replay import Batch, PassKind
 
 from .. import rule
 from ..half import Float16OptimWrapper
+from ..rule import Plain, batch_of, build, by_part, ratios, tapped
 
 
 def afan_of(schedule='joined', **tap):
@@ -270,3 +272,30 @@ def test_they_are_asked_in_a_step_whose_norms_wait_alone(monkeypatch, waits):
     monkeypatch.setattr(joined, 'all_agree', lambda flags: (asked.append(flags), flags)[1])
     (_, _), (_, log) = rule.train(plain(), lambda number: rule.batch_of(seed=number), 2)
     assert 'adv_t_1.loss_a' in log and bool(asked) is waits
+
+
+class Leaving(Plain):
+    """A part after the tap leaves a loss of its own in an attribute; from the third step on it has another loss."""
+
+    class Part(nn.Conv2d):
+
+        def forward(self, x):
+            x = super().forward(x)
+            self.own = x.square().mean((1, 2, 3)).std()
+            return x
+
+    def build(self):
+        super().build()
+        self.late, self.number = self.Part(4, 4, 1), 0
+
+    def losses(self, inputs, data_samples):
+        self.number += 1
+        x = self.stem(inputs)
+        found = dict(loss=self.classify(self.late(self.mid(x).tanh()), data_samples), loss_own=self.late.own)
+        return dict(found, loss_new=x.square().mean()) if self.number > 2 else found
+
+
+def test_attributes_and_new_losses_are_those_of_each_pass():
+    stock, model = build(Leaving), tapped(Leaving, afan=dict(schedule='joined'))
+    found = [by_part(ratios(stock, model, batch_of())) for _ in range(4)]
+    assert found[1:] == [dict(stem=1, mid=1, late=2, head=2)] * 3

@@ -1,6 +1,11 @@
 """Models that their own forward changes: momentum networks and queues are as after a step of the stock model."""
 from __future__ import annotations
 
+import itertools
+import random
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from mmengine.model import BaseModel, ExponentialMovingAverage
@@ -10,6 +15,8 @@ from torch import nn
 from mmafan.analysis import prove
 from mmafan.analysis.proof import stock_copy
 from mmafan.models import afan_model
+
+from ..rule import Plain, assert_rule, batch_of, gradients, tapped
 
 
 class Contrast(BaseModel):
@@ -118,3 +125,77 @@ def test_a_buffer_that_is_written_to_past_its_version_is_as_the_clean_pass_found
     model = afan_model(Counting)(afan=dict(taps=dict(t=dict(module='stem', step_size=0.1))))
     proof = prove(model, dict(inputs=torch.randn(4, 3, 8, 8), data_samples=torch.tensor([0, 1, 2, 1])))
     assert proof.holds, proof.wrong
+
+
+class Drawing(Plain):
+    """A model with random streams of its own, and a counter in an object, on both sides of the tap."""
+
+    def build(self):
+        super().build()
+        self.torch, self.numpy = torch.Generator().manual_seed(1), np.random.RandomState(1)
+        self.newer, self.python, self.counter = np.random.default_rng(1), random.Random(1), SimpleNamespace(number=0)
+
+    def losses(self, inputs, data_samples):
+        self.counter.number += 1
+        noise = torch.rand(inputs.shape, generator=self.torch, dtype=inputs.dtype)
+        x = self.mid(self.stem(inputs + noise) * self.numpy.rand() * self.newer.random())
+        x = x + torch.rand(x.shape, generator=self.torch, dtype=x.dtype) * self.numpy.rand() * self.newer.random()
+        return dict(loss=self.classify(x * self.python.random(), data_samples) / self.counter.number)
+
+
+@pytest.mark.parametrize('replay', [True, False])
+def test_streams_and_counters_of_a_model_are_put_back(replay):
+    assert_rule(Drawing, lambda number: batch_of(seed=number), before=('stem', 'mid'), tap='mid', replay=replay)
+
+
+class Numbered(Plain):
+    """A model whose loss is another one each time, by what nobody can put back."""
+
+    numbers = itertools.count(1)
+
+    def losses(self, inputs, data_samples):
+        return dict(loss=self.classify(self.mid(self.stem(inputs)), data_samples) / next(self.numbers))
+
+
+class Storing(Plain):
+    """A part before the tap that leaves its result in its argument alone."""
+
+    class Part(nn.Conv2d):
+
+        def forward(self, given):
+            given['x'] = super().forward(given['inputs'])
+
+    def build(self):
+        super().build()
+        self.stem = self.Part(3, 4, 3, padding=1)
+
+    def losses(self, inputs, data_samples):
+        given = dict(inputs=inputs)
+        self.stem(given)
+        return dict(loss=self.classify(self.mid(given['x']) + given['x'], data_samples))
+
+
+class Penalized(Plain):
+    """A loss of the gradient of the images."""
+
+    def losses(self, inputs, data_samples):
+        inputs = inputs.clone().requires_grad_()
+        x = self.mid(self.stem(inputs))
+        gradient, = torch.autograd.grad(x.square().sum(), inputs, create_graph=True)
+        return dict(loss=self.classify(x, data_samples) + gradient.square().mean())
+
+
+@pytest.mark.parametrize('schedule', ['two_phase', 'single_graph'])
+@pytest.mark.parametrize('net, replay, sentence', [
+    (Numbered, True, 'AFANNumbered must give the same loss when a batch comes again'),
+    (Numbered, False, 'AFANNumbered must give the same loss when a batch comes again'),
+    (Storing, True, 'afan.replay must be False for this model: .* ends in KeyError'),
+    (Penalized, True, 'afan.taps.t.module must name .* ends in RuntimeError .it takes gradients itself'),
+    (Penalized, False, 'afan.taps.t.module must name .* ends in RuntimeError .it takes gradients itself')])
+def test_what_cannot_be_repeated_is_refused_with_its_cause(net, replay, sentence, schedule):
+    with pytest.raises(ValueError, match=sentence):
+        gradients(tapped(net, afan=dict(replay=replay, schedule=schedule)), batch_of())
+
+
+def test_what_stores_its_result_in_its_argument_trains_without_replay():
+    assert_rule(Storing, lambda number: batch_of(seed=number), before=('stem', 'mid'), tap='mid', replay=False)
