@@ -8,7 +8,7 @@ import torch
 
 from ..replay import Facts, Recording
 from ..replay.graph import leaves_before, leaves_until, node_of, nodes_behind
-from .losses import Losses, depends, is_loss, loss_tensors
+from .losses import Losses, depends, loss_tensors
 
 
 def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) -> Facts:
@@ -16,12 +16,12 @@ def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) ->
 
     A constant is no proof: it may depend on the tap in a batch with something to compute it from.
     """
-    names = {key for key in losses if is_loss(key) and depends({key: losses[key]})}
+    names = {key for key in losses if depends({key: losses[key]})}
     own, others = dict(facts.own_losses), dict(facts.other_losses)
     calls, before, until, held = dict(facts.num_calls), dict(facts.before), dict(facts.until), dict(facts.held)
     for name, capture in recording.captures.items():
         again = len(capture.outputs) != calls.get(name)
-        new = names if again else names - own.get(name, frozenset()) - others.get(name, frozenset())
+        new = names if again else names - own[name] - others[name]
         if not capture.live or not new:
             continue
         found = frozenset(own_losses({key: losses[key] for key in new}, capture.live))
@@ -38,7 +38,7 @@ def decide_losses(recording: Recording, facts: Facts, losses: Dict[str, Any]) ->
 def own_losses(losses: Losses, live: Sequence[torch.Tensor]) -> Losses:
     """Keep the losses that depend on the feature at a tap."""
     targets = {node_of(feature) for feature in live if feature.requires_grad}
-    return {k: v for k, v in losses.items() if is_loss(k) and targets & nodes_behind(loss_tensors({k: v}))}
+    return {k: v for k, v in losses.items() if targets & nodes_behind(loss_tensors({k: v}))}
 
 
 def _before(recording: Recording, name: str, losses: Dict[str, Any]) -> Tuple[FrozenSet[str], FrozenSet[str]]:

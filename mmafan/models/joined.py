@@ -19,7 +19,7 @@ from ..replay.joining import Meetings
 from ..replay.lockstep import Lockstep
 from .attack import Attack, RunLoss, Suffix
 from .first_step import all_agree
-from .losses import Losses, depends, is_loss, keep_losses, select_losses, weight_losses
+from .losses import Losses, depends, keep_losses, select_losses, weight_losses
 from .step import Part, Step
 
 
@@ -124,8 +124,7 @@ def check_kept_losses(config: AFANConfig, others: Mapping[str, Iterable[str]], l
         ValueError: Where a tap keeps some of the losses that depend on it.
     """
     for name, tap in config.taps.items():
-        own = {key: value for key, value in losses.items()
-               if is_loss(key) and key not in others.get(name, ()) and depends({key: value})}
+        own = {key: value for key, value in losses.items() if key not in others.get(name, ()) and depends({key: value})}
         left_out = sorted(own.keys() - select_losses(own, tap.losses).keys())
         if left_out:
             raise ValueError(f"afan.taps.{name}.losses must keep every loss that depends on the tap where "

@@ -15,7 +15,7 @@ from ..tap_config import PassConfig
 from .attack import Attack, RunLoss, Suffix
 from .dependence import decide_losses
 from .first_step import check_losses, check_pass
-from .losses import Losses, depends, is_loss, weight_losses
+from .losses import Losses, depends, weight_losses
 from .notices import notices
 from .participation import choose_samples, participation_weight
 
@@ -117,7 +117,7 @@ class Step:
             if capture.live and len(capture.outputs) != facts.num_calls.get(name):
                 return True
             for key in losses.keys() - facts.own_losses[name] - facts.other_losses[name] if capture.live else ():
-                if is_loss(key) and depends({key: losses[key]}):
+                if depends({key: losses[key]}):
                     return True
         return False
 

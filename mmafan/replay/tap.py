@@ -121,9 +121,9 @@ class TapCapture:
         self.live.append(tensor)
         gradients.append(None)
 
-        def keep(gradient: Tensor) -> None:
+        def keep(gradient: Optional[Tensor]) -> None:
             # The hook must not know the capture, which holds the tensor: the collector sees no circle through autograd.
-            gradients[index] = gradient.detach()
+            gradients[index] = None if gradient is None else gradient.detach()
 
         tensor.register_hook(keep)
         copy = tensor.clone()

@@ -2,16 +2,23 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip('mmdet', reason='mmdet is not installed')
 pytest.importorskip('mmcv.ops', reason='detectors need mmcv with its operators')
 
+from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.config import ConfigDict  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+from mmengine.structures import InstanceData  # noqa: E402
+
+from mmafan.models.detection import CODEBASE  # noqa: E402
+from mmafan.replay import Batch  # noqa: E402
 
 from ..detectors import DETECTORS, ROI, ROI_LOSSES, TAPS, build, make_batch, stock_config  # noqa: E402
 from ..training import step  # noqa: E402
@@ -446,3 +453,56 @@ def test_buffers_of_a_loss_see_clean_passes_only():
             step(model, make_batch(masks=False))
         counts.append(model.roi_head.bbox_head.loss_cls.cum_samples)
     assert counts[0].sum() > 0 and torch.equal(counts[0], counts[1])
+
+
+# ---------------------------------------------------------------- what is watched
+class Part(nn.Module):
+    """Has some methods."""
+
+    def __init__(self, *names, **parts):
+        super().__init__()
+        for name in names:
+            self.__dict__[name] = print
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+def watched(model):
+    return {(id(call.owner), call.name, call.paired, call.per_sample) for call in CODEBASE.watched_calls(model)}
+
+
+def test_what_a_two_stage_detector_does_outside_of_modules_is_watched():
+    """Proposals and samples are those of the clean pass in every pass, the others where they do not depend on a tap."""
+    inner = Part('predict_by_feat')
+    rpn = Part('loss_and_predict', 'predict_by_feat', inner=inner, other=Part('loss'))
+    assigner, samplers = Part('assign'), [Part('sample'), SimpleNamespace(sample=print), SimpleNamespace()]
+    roi = Part('bbox_loss', 'mask_loss', 'semantic_loss', 'global_context_loss', bbox_assigner=assigner)
+    roi.bbox_sampler = samplers
+    semantic = Part('loss')
+    expected = {(id(part), 'predict_by_feat', True, False) for part in (rpn, inner)}
+    expected |= {(id(part), name, True, True) for part, name in (
+        (assigner, 'assign'), (samplers[0], 'sample'), (samplers[1], 'sample'))}
+    expected |= {(id(part), name, False, False) for part, name in (
+        (rpn, 'loss_and_predict'), (roi, 'bbox_loss'), (roi, 'mask_loss'), (roi, 'semantic_loss'),
+        (roi, 'global_context_loss'), (semantic, 'loss'))}
+    detector = Part(rpn_head=rpn, roi_head=roi, semantic_head=semantic)
+    assert watched(detector) == expected
+    assert watched(nn.ModuleList([detector, nn.Identity()])) == expected  # inside of another model
+    assert watched(Part(rpn_head=rpn, semantic_head=semantic)) == set()  # of one stage
+    alone = Part('bbox_loss')
+    alone.bbox_assigner = (assigner, )
+    for parts in (dict(rpn_head=None), {}):  # given proposals
+        assert watched(Part(roi_head=alone, **parts)) == {
+            (id(assigner), 'assign', True, True), (id(alone), 'bbox_loss', False, False)}
+
+
+@pytest.mark.parametrize('counts, lacks', [((2, 1), False), ((0, 0), True), ((2, 0), True), ((), False)])
+def test_a_batch_lacks_targets_where_an_image_has_no_box(counts, lacks):
+    samples = []
+    for count in counts:
+        samples.append(DetDataSample())
+        samples[-1].gt_instances = InstanceData(bboxes=torch.rand(count, 4))
+    images, others = torch.rand(2, 3, 8, 8), [DetDataSample(), 'name', None]
+    assert CODEBASE.lacks_targets(Batch((images, samples), {})) is lacks
+    assert CODEBASE.lacks_targets(Batch((images, ), dict(others=others, data_samples=tuple(samples)))) is lacks
+    assert CODEBASE.lacks_targets(Batch((images, ), dict(by_branch=dict(sup=samples)))) is False

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,12 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmafan.config import AFANConfig
-from mmafan.models.joined import check_kept_losses
+from mmafan.models import joined
+from mmafan.models.joined import JoinedStep, check_kept_losses
+from mmafan.models.tap_attack import stock_losses
+from mmafan.replay import Batch, PassKind
 
+from .. import rule
 from ..half import Float16OptimWrapper
 from ..rule import Plain, batch_of, build, by_part, ratios, tapped
 
@@ -57,6 +62,13 @@ def test_losses_that_a_tap_leaves_out_are_refused():
     with pytest.raises(ValueError, match=r"must keep every loss .*, got \['loss_cls'\], which .* \['loss_bbox'\]"):
         check_kept_losses(config, dict(s=['loss_rpn']), losses)
     check_kept_losses(AFANConfig.from_dict(afan_of(losses=['loss_cls', 'loss_bbox'])), dict(s=['loss_rpn']), losses)
+    check_kept_losses(config, dict(s=['loss_rpn', 'loss_bbox']), losses)
+    constant = dict(losses, loss_bbox=weight.detach())
+    check_kept_losses(config, dict(s=['loss_rpn']), constant)
+    with pytest.raises(ValueError, match=r"^afan\.taps\.s\.losses must keep .* is 'joined', got \['loss_cls'\], which "
+                                         r"leaves out \['loss_bbox', 'loss_rpn'\]; add them, or use .* 'auto'$"):
+        check_kept_losses(config, {}, losses)
+    check_kept_losses(AFANConfig.from_dict(afan_of()), {}, losses)
 
 
 def test_a_sample_waits_for_one_step(tiny_classifier, tiny_batch):
@@ -139,6 +151,127 @@ def test_accumulated_steps_are_the_sum_of_single_ones(tiny_classifier, tiny_batc
 
     once, each = gradients(3, 3), gradients(1, 3)
     torch.testing.assert_close(once, each, rtol=1e-3, atol=1e-5)
+
+
+# ---------------------------------------------------------------- on plain layers, by hand
+class Net(rule.Plain):
+
+    def losses(self, inputs, data_samples):
+        return dict(loss_a=self.classify(self.mid(self.stem(inputs)), data_samples))
+
+
+class Tied(Net):
+    """A parameter is used before the tap and after it."""
+
+    def losses(self, inputs, data_samples):
+        x = self.mid(self.stem(inputs) * self.head.weight.mean())
+        return dict(loss_a=self.classify(x + self.stem.bias.sum(), data_samples))
+
+
+class Counting(Net):
+    """What it counts is part of its loss."""
+
+    def build(self):
+        super().build()
+        self.register_buffer('count', torch.zeros(()))
+
+    def losses(self, inputs, data_samples):
+        x = self.mid(self.stem(inputs))
+        self.count += 1
+        return dict(loss_a=self.classify(x, data_samples))
+
+
+def plain(schedule='joined', net=Net, **fields):
+    tap = dict(dict(module='mid', step_size=0.1, strengths=(0.5, 1.0), weight=(0.25, 2.0)), **fields)
+    return rule.build(net, taps=dict(t=tap), clean_weight=0.5, schedule=schedule)
+
+
+@pytest.mark.parametrize('fields', [{}, dict(fraction=0.5), dict(net=Tied), dict(net=Counting)], ids=str)
+def test_a_step_descends_its_clean_losses_and_what_has_waited(fields):
+    """Without updates: the terms of a step are those that the exact schedule has one step before."""
+    exact = rule.train(plain('two_phase', **fields), lambda number: rule.batch_of(seed=number), 3)
+    stock = rule.train(rule.build(fields.get('net', Net)), lambda number: rule.batch_of(seed=number), 3)
+    model = plain(**fields)
+    found = rule.train(model, lambda number: rule.batch_of(seed=number), 3)
+    for number, (gradients, log) in enumerate(found):
+        clean = 0.5 * stock[number][1]['loss_a']
+        assert log['loss_a'] == pytest.approx(clean, rel=1e-6)
+        terms = {name: value for name, value in log.items() if name.startswith('adv_')}
+        expected = {name: value for name, value in exact[number - 1][1].items() if name.startswith('adv_') and number}
+        assert terms == pytest.approx(expected, rel=1e-6)
+        assert log['loss'] == pytest.approx(clean + sum(terms.values()), rel=1e-6)
+        for name, gradient in gradients.items():
+            right = 0.5 * stock[number][0][name]
+            if number:
+                right = right + exact[number - 1][0][name] - 0.5 * stock[number - 1][0][name]
+            assert torch.allclose(gradient, right, rtol=1e-5, atol=1e-9), (number, name)
+    assert model.afan.controls.iteration == 3 and model.afan.meters.stepped
+    count = 2 if 'fraction' in fields else 4
+    assert model.afan.meters.num_samples == dict(t=2 * count)
+    assert float(getattr(model, 'count', 3)) == 3
+
+
+def test_nothing_waits_of_a_step_that_proves_nothing():
+    model = plain()
+    model.afan.codebase = SimpleNamespace(watched_calls=lambda m: (), lacks_targets=lambda batch: True)
+    for _ in range(2):
+        rule.train(model, lambda number: rule.batch_of(), 1)
+        assert model.afan.facts is None and model.afan.waiting.attacks == []
+
+
+def test_the_parts_are_the_clean_losses_each_waiting_pass_and_an_end():
+    model = plain()
+    for number, passes in enumerate((0, 2)):
+        batch = Batch.of(rule.batch_of(seed=number), model.forward)
+        parts, total = [], 0.0
+        for part in JoinedStep(model, batch, lambda b: stock_losses(model, b)).parts():
+            losses = part.losses()
+            parts.append((list(losses), part.kind, part.is_last))
+            total = total + sum(losses.values())
+        total.backward()
+        terms = [([f'adv_t_{k}.loss_a'], PassKind.ADVERSARIAL, False) for k in range(passes)]
+        assert parts == [(['loss_a'], PassKind.CLEAN, False), *terms, ([], PassKind.CLEAN, True)]
+
+
+def test_what_is_frozen_keeps_the_stock_weight_once_nothing_waits():
+    model = plain()
+    batch = rule.batch_of()
+    rule.train(model, lambda _: batch, 2)
+    for part in (model.stem, model.mid):
+        part.requires_grad_(False)
+    stock = rule.train(rule.build(Net), lambda _: batch, 1)[0][1]['loss_a']
+    first, second = (log for _, log in rule.train(model, lambda _: batch, 2))
+    assert first['loss_a'] == pytest.approx(0.5 * stock) and 'adv_t_1.loss_a' in first
+    assert second == pytest.approx(dict(loss=stock, loss_a=stock))
+
+
+def test_a_copy_knows_what_meets_and_has_nothing_that_waits():
+    model = plain()
+    rule.train(model, lambda number: rule.batch_of(seed=number), 2)
+    made = copy.deepcopy(model).afan.waiting
+    assert made.attacks == [] and len(model.afan.waiting.attacks) == 1
+    assert made.meetings.joinable == model.afan.waiting.meetings.joinable != {}
+
+
+@pytest.mark.parametrize('norm, training, distributed, waits', [
+    (torch.nn.SyncBatchNorm, True, True, True), (torch.nn.SyncBatchNorm, False, True, False),
+    (torch.nn.SyncBatchNorm, True, False, False), (torch.nn.BatchNorm2d, True, True, False)])
+def test_processes_agree_on_what_runs_once_where_their_norms_wait(monkeypatch, norm, training, distributed, waits):
+    monkeypatch.setattr(joined, 'is_distributed', lambda: distributed)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), norm(1)).train(training)
+    assert joined._norms_wait(model) is waits
+    asked = []
+    monkeypatch.setattr(joined, 'all_agree', lambda flags: (asked.append(flags), [False])[1])
+    assert joined._agreed(True) is False and asked == [[True]]
+
+
+@pytest.mark.parametrize('waits', [True, False])
+def test_they_are_asked_in_a_step_whose_norms_wait_alone(monkeypatch, waits):
+    asked = []
+    monkeypatch.setattr(joined, '_norms_wait', lambda model: waits)
+    monkeypatch.setattr(joined, 'all_agree', lambda flags: (asked.append(flags), flags)[1])
+    (_, _), (_, log) = rule.train(plain(), lambda number: rule.batch_of(seed=number), 2)
+    assert 'adv_t_1.loss_a' in log and bool(asked) is waits
 
 
 class Leaving(Plain):

@@ -5,10 +5,13 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip('mmseg', reason='mmseg is not installed')
 pytest.importorskip('mmdet', reason='the query-based segmentor is made of parts of mmdet')
 pytest.importorskip('mmcv.ops', reason='its pixel decoder needs mmcv with its operators')
+
+from mmafan.models.segmentation import CODEBASE  # noqa: E402
 
 from ..segmentors import BACKBONE_TAPS, SEGMENTORS, build, make_batch  # noqa: E402
 from ..training import step  # noqa: E402
@@ -295,3 +298,27 @@ def test_a_fraction_of_the_samples(direction):
         log, gradients = step(model, make_batch(num_images=4))
         assert finite(log, gradients)
     assert set(sizes) == {4, 2}
+
+
+# ---------------------------------------------------------------- what is watched
+def test_the_losses_of_every_head_are_watched():
+    """Of one head as of a list of them; a segmentor may lack either."""
+    class Head(nn.Module):
+
+        def loss(self):
+            pass
+
+    def watched(**heads):
+        model = nn.Module()
+        for name, head in heads.items():
+            setattr(model, name, head)
+        calls = CODEBASE.watched_calls(model)
+        assert all((call.name, call.paired, call.per_sample) == ('loss', False, False) for call in calls)
+        return [call.owner for call in calls]
+
+    one, two, three = Head(), Head(), Head()
+    assert watched(decode_head=one) == [one]
+    assert watched(decode_head=nn.ModuleList([one, two]), auxiliary_head=three) == [one, two, three]
+    assert watched(decode_head=one, auxiliary_head=nn.ModuleList([two, nn.Identity(), three])) == [one, two, three]
+    assert watched(auxiliary_head=nn.Identity()) == [] == watched()
+    assert CODEBASE.lacks_targets(None) is False

@@ -16,10 +16,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmafan import afan_model
+from mmafan.models import step as steps
+from mmafan.models.participation import participation_weight
 from mmafan.models.schedules import runs_two_phase
 from mmafan.models.step import Step
 from mmafan.models.tap_attack import stock_losses
 from mmafan.replay import Batch
+
+from ..rule import Plain, batch_of, gradients, tapped
+from ..training import record_warnings
 
 pytest.importorskip('mmpretrain', reason='the classifiers are models of mmpretrain')
 from mmpretrain.structures import DataSample  # noqa: E402
@@ -259,3 +264,197 @@ def test_the_size_of_a_perturbation_is_measured_when_it_is_asked_for_or_seldom_t
     model.afan.controls.measure = measure
     model.train_step(data_of(tiny_batch()), wrapper_of(model))
     assert ('s_relative_size' in model.afan.meters.diagnostics) is is_there
+
+
+# ---------------------------------------------------------------- a step of a plain model
+class Own(Plain):
+    """Its tap may get no row, not be reached, or run twice."""
+    way = ''
+
+    def losses(self, inputs, data_samples):
+        x = self.stem(inputs)
+        y = x if self.way in ('not reached', 'no rows') else self.mid(x)
+        if self.way == 'no rows':
+            y = x + self.mid(x[:0]).sum()
+        if self.way == 'twice':
+            y = y + self.mid(x.flip(3))
+        return dict(loss_a=self.classify(y, data_samples))
+
+
+def test_what_needs_the_hook_is_said_before_the_first_step():
+    model = tapped(Own, step_size=0.1, afan=dict(batch_norm='separate'))
+    with record_warnings() as warnings:
+        for _ in range(2):
+            gradients(model, batch_of())
+    assert warnings == ["afan.batch_norm='separate' without AdvFeatureHook: the auxiliary norms will not be in the "
+                        'checkpoints, and a resumed run starts them anew']
+    taps = dict(a=dict(module='mid', step_size=1e-30), b=dict(module='stem', step_size=0.1))
+    model = tapped(Own, afan=dict(taps=taps, learn_strengths=dict()))
+    sentence = (r"^afan\.learn_strengths needs custom_hooks=\[dict\(type='mmafan\.AdvFeatureHook'\)\], which "
+                r'updates the learned strengths$')
+    with pytest.raises(ValueError, match=sentence):
+        gradients(model, batch_of())
+    model = tapped(Own, afan=dict(taps=taps, learn_strengths=dict(), batch_norm='separate'))
+    model.afan.controls.hooked = True
+    with record_warnings() as warnings:  # the hook has said what there is to say
+        gradients(model, batch_of())
+    assert not warnings
+
+
+def test_norms_are_those_of_a_loaded_model_before_the_first_step(monkeypatch):
+    model, restored = tapped(Own), []
+    monkeypatch.setattr(model.afan.norms, 'restore', restored.append)
+    for _ in range(2):
+        gradients(model, batch_of())
+    assert restored == [model]
+
+
+@pytest.mark.parametrize('reason, sentence', [
+    ('not reached', "tap 't': a batch does not come to 'mid', so that A-FAN is off there in such steps"),
+    ('no gradient', "tap 't': the feature of 'mid' has no gradient any more (is everything before it frozen now?), so "
+                    'that A-FAN is off there'),
+    ('no rows', None),
+    ('nothing trains', "tap 't': nothing that trains is left after 'mid', so that its adversarial losses train "
+                       'nothing'),
+])
+def test_a_tap_that_becomes_idle_is_counted_and_told_once(reason, sentence):
+    model = tapped(Own, step_size=0.1, afan=dict(clean_weight=0.5))
+    gradients(model, batch_of())
+    model.way = reason
+    for part in dict({'no gradient': (model.stem, model.mid), 'nothing trains': (model.head, )}).get(reason, ()):
+        part.requires_grad_(False)
+    with record_warnings() as warnings:
+        logs = [gradients(model, batch_of())[1] for _ in range(2)]
+    assert warnings == ([] if sentence is None else [sentence])
+    assert model.afan.meters.num_idle == {('t', reason): 2}
+    assert all([name for name in log if 'adv' in name] == [] for log in logs)
+    with torch.no_grad():
+        stock = float(Own.losses(model, **batch_of())['loss_a'])
+    frozen = reason == 'no gradient'
+    assert logs[1]['loss'] == pytest.approx((1.0 if frozen else 0.5) * stock)
+    assert model.afan.meters.frozen is frozen
+    assert model.afan.controls.iteration == 3
+
+
+def test_a_tap_that_has_never_worked_is_not_said_to_have_stopped():
+    model = tapped(Own, step_size=0.1)
+    model.way = 'no rows'
+    with record_warnings() as warnings:
+        gradients(model, batch_of())
+    assert not warnings and model.afan.facts is None and model.afan.meters.num_idle == {('t', 'no rows'): 1}
+
+
+def test_a_step_frozen_at_one_of_two_taps_keeps_the_weight_of_the_clean_losses():
+    taps = dict(a=dict(module='stem', step_size=0.1), b=dict(module='mid', step_size=0.1))
+    model = tapped(Own, afan=dict(taps=taps, clean_weight=0.5))
+    gradients(model, batch_of())
+    model.stem.requires_grad_(False)
+    log = gradients(model, batch_of())[1]
+    assert not model.afan.meters.frozen and 'adv_b_0.loss_a' in log and 'adv_a_0.loss_a' not in log
+    with torch.no_grad():
+        assert log['loss_a'] == pytest.approx(0.5 * float(Own.losses(model, **batch_of())['loss_a']))
+
+
+@pytest.mark.parametrize('fields, number', [({}, 4), (dict(num_steps=3), 12), (dict(way='twice'), 8)], ids=str)
+def test_the_samples_that_are_attacked_are_counted(fields, number):
+    fields = dict(fields)
+    way = fields.pop('way', '')
+    model = tapped(Own, step_size=0.1, **fields)
+    model.way = way
+    gradients(model, batch_of())
+    assert model.afan.meters.num_samples == dict(t=number) and int(model.afan.meters.num_skipped['t']) == 0
+
+
+@pytest.mark.parametrize('every, fraction', [(1, 1.0), (3, 1.0), (1, 0.125), (2, 0.125)])
+def test_an_adversarial_term_weighs_what_its_seldom_steps_leave_out(every, fraction):
+    """With a step near 0 each pass has the loss of its samples."""
+    model = tapped(Own, strengths=(0.5, 1.0), weight=(0.25, 2.0), every=every, fraction=fraction)
+    seen, weight, number = [], 1.0, every
+    if fraction < 1:
+        weight = participation_weight(4, model.afan.config.taps['t'], model.afan.norms.least_samples)
+        assert weight > 1
+        number *= 2
+    stock = model.classify
+
+    def classify(feature, labels):
+        seen.append(float(stock(feature, labels).detach()))
+        return stock(feature, labels)
+
+    found = []
+    for _ in range(2 * number):
+        model.classify = classify
+        seen.clear()
+        log = gradients(model, batch_of())[1]
+        terms = [log[f'adv_t_{k}.loss_a'] for k in range(2) if f'adv_t_{k}.loss_a' in log]
+        found.append(len(terms))
+        assert terms == [pytest.approx(share * every * weight * seen[-1]) for share in (0.25, 2.0)[:len(terms)]]
+    assert sum(found) == 4 and max(found) == 2
+
+
+def test_what_is_drawn_depends_on_the_step_the_process_and_the_tap(monkeypatch):
+    """Samples that take part are counted in steps of the tap."""
+    drawn, chosen = [], []
+    derive, choose = steps.derived_generator, steps.choose_samples
+    monkeypatch.setattr(steps, 'get_rank', lambda: 3)
+    monkeypatch.setattr(steps, 'derived_generator', lambda *key: (drawn.append(key), derive(*key))[1])
+    monkeypatch.setattr(steps, 'choose_samples', lambda *key: (chosen.append((key[0], *key[2:])), choose(*key))[1])
+    taps = dict(a=dict(module='stem', step_size=0.1, direction='random_sign'),
+                b=dict(module='mid', step_size=0.1, every=2, fraction=0.5))
+    model = tapped(Own, afan=dict(taps=taps))
+    for _ in range(3):
+        gradients(model, batch_of())
+    assert drawn == [(0, 3, 0, 1), (0, 3, 1, 1), (1, 3, 0, 1), (2, 3, 0, 1), (2, 3, 1, 1)]
+    assert chosen == [(4, 1, 0, 3, 1), (4, 1, 1, 3, 1)]
+
+
+def test_a_tap_without_samples_leaves_the_others_on():
+    taps = dict(a=dict(module='stem', step_size=0.1, fraction=0.125), b=dict(module='mid', step_size=0.1))
+    model, found = tapped(Own, afan=dict(taps=taps)), []
+    for _ in range(4):
+        log = gradients(model, batch_of())[1]
+        found.append('adv_a_0.loss_a' in log)
+        assert 'adv_b_0.loss_a' in log
+    assert sorted(found) == [False, False, True, True]
+
+
+def test_what_a_step_shows_is_kept_with_what_was_known():
+    """A tap that only a later step comes to is proven beside those that were."""
+    taps = dict(a=dict(module='stem', step_size=0.1), b=dict(module='mid', step_size=0.1))
+    model = tapped(Own, afan=dict(taps=taps))
+    model.way = 'not reached'
+    gradients(model, batch_of())
+    assert model.afan.facts.proven == {'a'} and model.afan.num_waits == 0
+    before = dict(model.afan.facts.before)
+    model.way = ''
+    gradients(model, batch_of())
+    facts = model.afan.facts
+    assert facts.proven == {'a', 'b'} and {**facts.before, **before} == facts.before
+    assert facts.num_calls == dict(a=1, b=1)
+    for way, number in (('twice', 2), ('not reached', 2), ('', 1)):
+        model.way = way
+        gradients(model, batch_of())
+        assert model.afan.facts.num_calls == dict(a=1, b=number)
+
+
+class Growing(Own):
+    """In later epochs it has a loss before the tap, then one after it, then a constant."""
+    epoch = 0
+
+    def losses(self, inputs, data_samples):
+        x = self.stem(inputs)
+        y = self.mid(x)
+        late = self.head(y.mean((2, 3))).square().mean()
+        more = dict(loss_early=x.square().mean(), loss_late=late, loss_constant=y.new_ones(()))
+        return dict(loss_a=self.classify(y, data_samples), **dict(list(more.items())[:self.epoch]))
+
+
+def test_a_loss_that_has_not_been_there_is_decided_in_the_step_that_shows_it():
+    model = tapped(Growing, step_size=0.1)
+    for epoch, own, others in ((0, 'a', ''), (1, 'a', 'early'), (1, 'a', 'early'), (2, 'a late', 'early'),
+                               (3, 'a late', 'early'), (0, 'a late', 'early')):
+        model.epoch = epoch
+        log = gradients(model, batch_of())[1]
+        facts = model.afan.facts
+        assert facts.own_losses == dict(t={f'loss_{name}' for name in own.split()})
+        assert facts.other_losses == dict(t={f'loss_{name}' for name in others.split()})
+        assert ('adv_t_0.loss_late' in log) is (epoch >= 2) and 'adv_t_0.loss_early' not in log
