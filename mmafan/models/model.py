@@ -4,7 +4,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from typing import Any, Callable, Dict, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Type
 
 from mmengine.model import BaseModel, is_model_wrapper
 
@@ -19,12 +19,13 @@ from .runtime import AFANRuntime
 from .schedules import check_not_compiled, owns_run_forward, runs_two_phase, single_graph_losses, train_two_phase
 from .tap_paths import check_model
 
+Stock: Any = BaseModel if TYPE_CHECKING else object
 # Which module of mmafan knows a codebase; imported only when one of its models is asked for.
 _CODEBASES = {'mmdet': '.detection', 'mmseg': '.segmentation'}
 _MADE: Dict[Type, Type] = {}
 
 
-class AFANModelMixin(BaseModel):
+class AFANModelMixin(Stock):
     """Put in front of a stock model class (see :func:`make_afan_class`).
 
     Args:
@@ -95,7 +96,7 @@ class AFANModelMixin(BaseModel):
         return parse_parts(super().parse_losses, losses)
 
 
-class _LossEntry(BaseModel):
+class _LossEntry(Stock):
     """For stock models with a method ``loss``: the single-graph loss is there, also for callers of ``model.loss``."""
 
     def loss(self, *args: Any, **kwargs: Any) -> Losses:
