@@ -286,16 +286,23 @@ class Leaving(Plain):
 
     def build(self):
         super().build()
-        self.late, self.number = self.Part(4, 4, 1), 0
+        self.late, self.side, self.number = self.Part(4, 4, 1), nn.Linear(2, 2), 0
 
     def losses(self, inputs, data_samples):
         self.number += 1
         x = self.stem(inputs)
         found = dict(loss=self.classify(self.late(self.mid(x).tanh()), data_samples), loss_own=self.late.own)
-        return dict(found, loss_new=x.square().mean()) if self.number > 2 else found
+        if self.number > 2:  # neither depends on the tap
+            found.update(loss_new=x.square().mean(), loss_side=self.side.weight.square().sum())
+        return found
 
 
 def test_attributes_and_new_losses_are_those_of_each_pass():
     stock, model = build(Leaving), tapped(Leaving, afan=dict(schedule='joined'))
     found = [by_part(ratios(stock, model, batch_of())) for _ in range(4)]
-    assert found[1:] == [dict(stem=1, mid=1, late=2, head=2)] * 3
+    assert found[1:] == [dict(stem=1, mid=1, late=2, head=2), *[dict(stem=1, mid=1, late=2, head=2, side=1)] * 2]
+    model = tapped(Leaving, afan=dict(schedule='joined'))
+    for number in range(1, 5):
+        log = rule.gradients(model, batch_of())[1]
+        assert ('loss_new' in log) == (number > 2) and not {'adv_t_0.loss_new', 'adv_t_0.loss_side'} & set(log)
+        assert ('adv_t_0.loss_own' in log) == (number > 1)
