@@ -15,7 +15,7 @@ from ..replay.graph import behind, leaves_among, nodes_behind
 from ..replay.tree import tensors_of
 from .attack import RunLoss, Suffix
 from .dependence import decide_losses, named_parameters, own_losses
-from .exchange import check_exchange, same_loss
+from .exchange import check_exchange, doubtful_arguments, same_loss
 from .losses import Losses, is_loss, keep_losses, loss_tensors, select_losses
 from .shared_memory import check_copies, check_rerun, pass_again
 from .tap_paths import may_return, may_run
@@ -39,9 +39,10 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, los
     """Check, after a clean forward and before its weights change, every tap that has not been seen to work.
 
     Returns:
-        What is known now; None where the step proves nothing: a batch with an image without boxes, or without a row at
-        a tap (no RoI). Up to 20 such steps wait for a better one. A tap that is off and has no gradient, or whose
-        module some batches may not come to, is checked in a later step.
+        What is known now; None where the step proves nothing: a batch with an image without boxes, without a row at a
+        tap (no RoI), or of one sample where it has to be found out what belongs to each. Up to 20 such steps wait for a
+        better one. A tap that is off and has no gradient, or whose module some batches may not come to, is checked in a
+        later step.
 
     Raises:
         ValueError: For a tap that is never reached or carries no gradient, for a fraction at a tap whose rows are not
@@ -50,7 +51,8 @@ def check_pass(model: Any, recording: Recording, batch: Batch, run: RunLoss, los
     """
     runtime, taps = model.afan, {name: model.afan.config.taps[name] for name in recording.captures}
     proves_little = runtime.codebase.lacks_targets(batch) or any(
-        capture.idle == 'no rows' for capture in recording.captures.values())
+        capture.idle == 'no rows' for capture in recording.captures.values()) or (
+            any(tap.fraction < 1 for tap in taps.values()) and batch.size == 1 and bool(doubtful_arguments(batch)))
     lacking = proves_little and runtime.num_waits < PATIENCE
     found = [not lacking and _works(model, taps[name], name, capture) for name, capture in recording.captures.items()]
     facts = decide_losses(recording, recording.learned(), losses)

@@ -52,6 +52,14 @@ def test_two_samples_are_enough_to_see_that_weights_belong_to_classes():
         train(build(Weighted, taps=dict(s=HALF)), lambda _: batch_of(2, 2), 1)
 
 
+def test_a_batch_of_one_sample_proves_nothing_and_waits_for_a_larger_one():
+    model = build(Weighted, taps=dict(s=HALF))
+    train(model, lambda _: batch_of(1, 3), 2)
+    assert model.afan.facts is None and model.afan.num_waits == 2
+    with pytest.raises(ValueError, match=r"fraction must be 1\.0 .* got 0\.5: .* which rows of '1', '2' belong to"):
+        train(model, lambda _: batch_of(3, 3), 1)
+
+
 @pytest.mark.parametrize('size', [2, 3])
 @pytest.mark.parametrize('taps', [dict(s=HALF), dict(s=HALF, r=dict(HALF, module='a'))], ids=['one tap', 'two taps'])
 def test_what_belongs_to_a_sample_is_known_from_then_on(size, taps):
