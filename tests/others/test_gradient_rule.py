@@ -38,7 +38,8 @@ def test_prove(name):
     package, _, path = case.config.partition('::')
     cfg = Config.fromfile(osp.join(import_models(package), path))
     init_default_scope(package)
-    MessageHub.get_current_instance().update_info('epoch', 0)  # of which some losses ask
+    for name_of_count in ('epoch', 'iter'):  # of which some losses and data preprocessors ask
+        MessageHub.get_current_instance().update_info(name_of_count, 0)
     fields = shrink_model(cfg.model)
     case.change(fields)
     taps = {f'tap{n}': dict(module=module, step_size=0.1) for n, module in enumerate(case.taps)}
