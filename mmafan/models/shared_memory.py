@@ -5,7 +5,8 @@ And whether a pass can be repeated at all.
 from __future__ import annotations
 
 import re
-from typing import Any, Optional, Sequence
+from contextlib import suppress
+from typing import Any, List, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -51,20 +52,18 @@ def pass_again(suffix: Suffix, batch: Batch, clean: float) -> Losses:
     except Exception as error:
         if 'out of memory' in str(error):
             raise
-        try:
-            _repeated(model, recording, batch, suffix.run, suffix.features, clean)
-        except ValueError:
-            raise
-        except Exception:  # the first error tells more
-            pass
+        found: List[float] = []
+        with suppress(Exception):  # the first error tells more
+            found = _loss_twice(model, recording, batch, suffix.run)
+        _check_repeats(model, clean, found, suffix.features)
         takes = re.search('differentiated Tensors|not require grad', str(error))
         cause = 'it takes gradients itself' if takes else error
-        found = f'{type(model).__name__} ends in {type(error).__name__} ({cause})'
+        end = f'{type(model).__name__} ends in {type(error).__name__} ({cause})'
         if recording.replays and _works_without(suffix, batch):
             raise ValueError('afan.replay must be False for this model: where the modules before tap '
-                             f'{suffix.name!r} replay, the forward of {found}') from error
+                             f'{suffix.name!r} replay, the forward of {end}') from error
         raise ValueError(f'afan.taps.{suffix.name}.module must name a module whose {suffix.tap.at} may be a constant, '
-                         f'but with one at {suffix.tap.module!r} the forward of {found}') from error
+                         f'but with one at {suffix.tap.module!r} the forward of {end}') from error
 
 
 def _works_without(suffix: Suffix, batch: Batch) -> bool:
@@ -94,7 +93,8 @@ def check_rerun(model: Any, recording: Recording, batch: Batch, run: RunLoss, na
         ValueError: If it does not, with both losses.
     """
     features = recording.captures[name].features
-    stock = _repeated(model, recording, batch, run, features, clean)
+    stock, other = _loss_twice(model, recording, batch, run)
+    _check_repeats(model, clean, (stock, other), features)
     again = _loss_of_rerun(model, recording, batch, run, name)
     if not same_loss(again, stock, features, 1e-4):
         raise ValueError(f'afan.taps.{name}.module must name a module that changes nothing but its output, but '
@@ -102,16 +102,13 @@ def check_rerun(model: Any, recording: Recording, batch: Batch, run: RunLoss, na
                          f'in place: without that the loss is {again:.6g}, with it {stock:.6g}')
 
 
-def _repeated(model: Any, recording: Recording, batch: Batch, run: RunLoss, features: Sequence[Tensor],
-              clean: float) -> float:
-    """Return the loss without a tap, which must be that of the clean pass, however often it is computed."""
-    found = [_loss(model, recording, batch, run, '', []) for _ in range(2)]
+def _check_repeats(model: Any, clean: float, found: Sequence[float], features: Sequence[Tensor]) -> None:
+    """Losses without a tap must be that of the clean pass, however often they are computed."""
     if not all(same_loss(loss, clean, features, 1e-4) for loss in found):
         raise ValueError(f'{type(model).__name__} must give the same loss when a batch comes again with the same '
                          f'weights and random streams, but gives {clean:.6g}, {found[0]:.6g} and {found[1]:.6g}: what '
                          'its forward changes, or draws from, cannot be put back for an adversarial pass; keep it in a '
                          "buffer or a plain attribute of a module, and draw from torch's, numpy's or Python's stream")
-    return found[0]
 
 
 def _loss_of_rerun(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str) -> float:
@@ -125,8 +122,13 @@ def _loss_of_rerun(model: Any, recording: Recording, batch: Batch, run: RunLoss,
 
 def _stock_loss(model: Any, recording: Recording, batch: Batch, run: RunLoss) -> Optional[float]:
     """Return the loss without a tap; None where it is never the same, which proves nothing."""
-    found = {_loss(model, recording, batch, run, '', []) for _ in range(2)}
+    found = {*_loss_twice(model, recording, batch, run)}
     return found.pop() if len(found) == 1 else None
+
+
+def _loss_twice(model: Any, recording: Recording, batch: Batch, run: RunLoss) -> List[float]:
+    """Return the loss without a tap, of two forwards."""
+    return [_loss(model, recording, batch, run, '', []) for _ in range(2)]
 
 
 def _loss(model: Any, recording: Recording, batch: Batch, run: RunLoss, name: str,
